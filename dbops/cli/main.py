@@ -1,0 +1,113 @@
+"""The command `dbops`: its groups, its options, its exit codes."""
+
+from __future__ import annotations
+
+import functools
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dbops import __version__
+from dbops.errors import EXIT_CODES, DbopsError, UsageError
+
+GROUPS = {"db": "dbops.cli.db", "init": "dbops.cli.init", "migrate": "dbops.cli.migrate"}
+EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
+
+
+class Lazy(click.Group):
+    """A group whose members are imported when they are called: start-up time is a feature."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(GROUPS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in GROUPS:
+            return None
+        command: click.Command = import_module(GROUPS[name]).command
+        return command
+
+
+@click.command(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="dbops")
+def cli() -> None:
+    """PostgreSQL operations, proven on a real PostgreSQL.
+
+    \b
+    dbops init                  a project here
+    dbops migrate up            apply what is pending
+    dbops migrate prove --all   up, down, up on a scratch server
+    """
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every command has; the command gets an `Output` with the settings as its first argument."""
+
+    @click.option("--url", help="The database's URL; else DBOPS_URL, DATABASE_URL, dbops.toml, PG*, the embedded server.")
+    @click.option("--env", "profile", metavar="PROFILE", help="The profile [env.PROFILE] of dbops.toml.")
+    @click.option("--config", type=click.Path(path_type=Path), help="Another dbops.toml or pyproject.toml.")
+    @click.option("--no-embedded", is_flag=True, help="Never use the embedded server.")
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option("-q", "--quiet", is_flag=True, help="No progress.")
+    @functools.wraps(function)
+    def command(
+        url: str | None, profile: str | None, config: Path | None, no_embedded: bool, as_json: bool, verbose: bool, quiet: bool,
+        **options: Any,
+    ) -> Any:  # fmt: skip
+        from dbops.cli.output import Output
+        from dbops.config import KEYS, load
+
+        flags: dict[str, object] = {"url": url, "embedded": False if no_embedded else None}
+        flags |= {key: options.pop(key) for key in list(options) if key in KEYS}
+        settings = load(config=config, env=profile, flags=flags)
+        return function(Output(settings, as_json, verbose, quiet), **options)
+
+    return command
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; its exit code."""
+    as_json = "--json" in arguments
+    # a deploy that is stopped ends like Ctrl-C: what runs is rolled back
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli.main(arguments, prog_name="dbops", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except DbopsError as error:
+        return _fail(error, as_json)
+    except click.UsageError as error:
+        if error.ctx is not None and not as_json:
+            click.echo(error.ctx.get_usage(), err=True)
+        return _fail(UsageError(error.format_message(), hint="see --help; nothing was done"), as_json)
+    except click.ClickException as error:
+        return _fail(UsageError(error.format_message()), as_json)
+    except (KeyboardInterrupt, click.Abort):
+        error = DbopsError("interrupted", hint="what was under way was rolled back; what was committed is recorded")
+        error.code, error.exit_code = "interrupted", 130
+        return _fail(error, as_json)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except OSError as error:
+        return _fail(DbopsError(f"{error.filename or 'the system'}: {error.strerror or error}"), as_json)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(error: DbopsError, as_json: bool) -> int:
+    from dbops.cli.output import show_error
+
+    show_error(error, as_json=as_json)
+    return error.exit_code

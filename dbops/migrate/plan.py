@@ -1,0 +1,236 @@
+"""Plans: pure functions from (files, history) to what stands, what would be applied, what would be reversed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from dbops.errors import HistoryMismatch, Irreversible, UsageError
+from dbops.migrate.files import Migration, Script, version_order
+from dbops.migrate.history import Record, Scripts, StepRecord
+from dbops.migrate.kinds import Program, program
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A migration that needs an extension which cannot be had."""
+
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A migration of which some steps have been run."""
+
+    version: str
+    direction: str
+    done: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Status:
+    """How files and history stand to each other. `reformatted`: edited without another meaning (a warning)."""
+
+    applied: tuple[Record, ...] = ()
+    pending: tuple[Migration, ...] = ()
+    waiting: tuple[Waiting, ...] = ()
+    changed: tuple[str, ...] = ()
+    reformatted: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    out_of_order: tuple[str, ...] = ()
+    partial: tuple[Partial, ...] = ()
+
+
+@dataclass(frozen=True)
+class Act:
+    """One migration in one direction, with its script parsed."""
+
+    migration: Migration
+    direction: str
+    program: Program
+
+    @property
+    def version(self) -> str:
+        return self.migration.version
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do, in order. Acting takes nothing else."""
+
+    command: str
+    acts: tuple[Act, ...]
+    waiting: tuple[Waiting, ...] = ()
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        return tuple(act.version for act in self.acts)
+
+    def __str__(self) -> str:
+        lines = [line for act in self.acts for line in _describe(act)]
+        lines += [f"{waiting.version} waits: {waiting.reason}" for waiting in self.waiting]
+        return "\n".join(lines) or "nothing to do"
+
+
+def _describe(act: Act) -> Iterable[str]:
+    how = "in one transaction" if act.program.transactional else f"step by step ({act.program.reason})"
+    count = len(act.program.statements)
+    yield f"{act.direction} {act.version} {act.migration.name}: {count} statement{'s' * (count != 1)}, {how}"
+    for statement in act.program.statements:
+        first, *rest = statement.sql.splitlines()
+        yield f"  {statement.line:>4}  {first.rstrip()[:100]}{' …' if rest or len(first) > 100 else ''}"
+
+
+def status(
+    migrations: Sequence[Migration],
+    records: Sequence[Record],
+    *,
+    extensions: Callable[[Collection[str]], Collection[str]] = lambda _: (),
+    tree: Callable[[Migration], str] | None = None,
+    steps: Sequence[StepRecord] = (),
+) -> Status:
+    """Compare files with history.
+
+    `extensions` is given the names that files require and answers with those that are installed or can be created.
+    `tree` gives a migration's tree checksum; it is asked only where the text differs.
+    """
+    files = {migration.version: migration for migration in migrations}
+    by_version = {record.version: record for record in records}
+    order = {record.version: version_order(record.version) for record in records}
+    pending = [migration for migration in migrations if migration.version not in by_version]
+    edited = [v for v, r in by_version.items() if v in files and r.checksum and files[v].checksum != r.checksum]
+    changed = [v for v in edited if (tree or _tree)(files[v]) != by_version[v].tree_checksum]
+    waiting = _waiting(pending, extensions)
+    newest = max((order[r.version] for r in records), default=())
+    return Status(
+        applied=tuple(sorted(records, key=lambda record: order[record.version])),
+        pending=tuple(m for m in pending if m.version not in {w.version for w in waiting}),
+        waiting=waiting,
+        changed=_sorted(changed),
+        reformatted=_sorted(set(edited) - set(changed)),
+        missing=_sorted(v for v in by_version if v not in files),
+        # one that waited for its extension may come late
+        out_of_order=_sorted(m.version for m in pending if m.order < newest and not m.requires),
+        partial=_partial(steps),
+    )
+
+
+def _tree(migration: Migration) -> str:
+    from dbops.migrate.parse import tree_checksum
+
+    return tree_checksum(program(migration.up).statements)
+
+
+def _sorted(versions: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(versions, key=version_order))
+
+
+def _waiting(pending: Sequence[Migration], extensions: Callable[[Collection[str]], Collection[str]]) -> tuple[Waiting, ...]:
+    needed = {name for migration in pending for name in migration.requires}
+    known = set(extensions(needed)) if needed else set()
+    return tuple(
+        Waiting(migration.version, f"extension {name} is not available on this server")
+        for migration in pending
+        for name in [next((n for n in migration.requires if n not in known), "")]
+        if name
+    )
+
+
+def _partial(steps: Sequence[StepRecord]) -> tuple[Partial, ...]:
+    found: dict[tuple[str, str], Partial] = {}
+    for step in steps:
+        key = (step.version, step.direction)
+        before = found.get(key, Partial(*key, 0, step.steps))
+        found[key] = replace(before, done=before.done + (step.state == "done"))
+    return tuple(found.values())
+
+
+def plan_up(
+    now: Status, *, to: str | None = None, count: int | None = None, allow_out_of_order: bool = False
+) -> Plan:
+    """What `up` would apply. Raises HistoryMismatch (exit 12) where files and history disagree, UsageError for a bad `to`.
+
+    Every pending file is parsed before anything runs: a syntax error in the last one stops the first.
+    """
+    refuse_mismatch(now, allow_out_of_order)
+    pending = list(now.pending)
+    if to is not None:
+        _known(to, [m.version for m in pending] + [r.version for r in now.applied] + [w.version for w in now.waiting])
+        pending = [migration for migration in pending if migration.order <= version_order(to)]
+    if count is not None:
+        pending = pending[:count]
+    return Plan("up", tuple(Act(m, "up", program(m.up)) for m in pending), now.waiting)
+
+
+def refuse_mismatch(now: Status, allow_out_of_order: bool = False) -> None:
+    """Raise HistoryMismatch where an applied file was edited in meaning or a pending one comes before an applied one."""
+    if now.changed:
+        raise HistoryMismatch(
+            f"edited after it was applied: {', '.join(now.changed)}",
+            hint="see `dbops migrate status --diff`; put the file back and write a new migration, or accept the edit with "
+            "`dbops migrate repair`. Nothing was applied",
+        )
+    if now.out_of_order and not allow_out_of_order:
+        raise HistoryMismatch(
+            f"out of order: {', '.join(now.out_of_order)}, older than {now.applied[-1].version}, which is applied (a merged branch?)",
+            hint="--allow-out-of-order applies them as they are; or rename the files. Nothing was applied",
+        )
+
+
+def _known(version: str, versions: Collection[str]) -> None:
+    if version not in versions:
+        raise UsageError(f"there is no migration {version}", hint=f"versions: {', '.join(_sorted(versions)[-5:]) or 'none'}")
+
+
+def choose_down(
+    now: Status, *, version: str | None = None, to: str | None = None, count: int | None = None
+) -> tuple[Record, ...]:
+    """The applied migrations that `down` would reverse, newest first: one by default.
+
+    Raises UsageError for a version that is not applied.
+    """
+    newest_first = tuple(reversed(now.applied))
+    if version is not None:
+        _known(version, [record.version for record in now.applied])
+        return tuple(record for record in newest_first if record.version == version)
+    if to is not None:
+        if to not in ("0", ""):
+            _known(to, [record.version for record in now.applied])
+        return tuple(record for record in newest_first if record.order > version_order(to or "0"))
+    return newest_first[: 1 if count is None else count]
+
+
+def plan_down(records: Sequence[Record], files: Mapping[str, Migration], scripts: Callable[[str], Scripts | None]) -> Plan:
+    """What `down` would run for these records. Raises Irreversible, naming each migration that has no way back.
+
+    The down part of the file counts while its up part is what was applied; else the one that was recorded.
+    """
+    acts, stuck = [], []
+    for record in records:
+        migration = _as_applied(record, files.get(record.version), scripts)
+        if migration.down is None:
+            reason = "a baseline" if record.kind == "baseline" else "it has no down part"
+            stuck.append(f"{record.version} {record.name}: {reason}")
+        else:
+            acts.append(Act(migration, "down", program(migration.down)))
+    if stuck:
+        raise Irreversible(
+            "irreversible: " + "; ".join(stuck),
+            hint="`dbops migrate reverse VERSION` writes a down part from the up part; nothing was reversed",
+        )
+    return Plan("down", tuple(acts))
+
+
+def _as_applied(record: Record, file: Migration | None, scripts: Callable[[str], Scripts | None]) -> Migration:
+    from pathlib import Path
+
+    if file is not None and file.checksum == record.checksum and file.down is not None:
+        return file
+    stored = scripts(record.version)
+    path = file.path if file else Path(f"{record.version}_{record.name} (as recorded)")
+    if stored is None or (stored.down is None and file is None):
+        return Migration(record.version, record.name, path, Script("", path))
+    down = Script(stored.down, path, 1, stored.down_transaction) if stored.down else (file.down if file else None)
+    return Migration(record.version, record.name, path, Script(stored.up, path), down, (), stored.loses)

@@ -1,0 +1,187 @@
+"""The connection that runs migrations: its transactions, its guards, and who blocks it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dbops.config import Settings
+from dbops.database import connect, local_settings, refuse_standby, server_of
+from dbops.errors import LockHeld, LockLost
+from dbops.lock import INNER_NAMESPACE, RunnerLock, endless
+from dbops.sql import queries
+
+_LOCK_TIMEOUT = "55P03"
+
+
+class Worker:
+    """One connection in autocommit mode under a runner lock. What is set, is set for one transaction.
+
+    Behind a pooler nothing is ever set for the session: another client would inherit it.
+    """
+
+    def __init__(self, url: str, lock: RunnerLock, settings: Settings) -> None:
+        self.conn = connect(url, "migrate")
+        self.lock, self.settings = lock, settings
+        try:
+            self.server = server_of(self.conn)
+            refuse_standby(self.server)
+        except BaseException:
+            self.conn.close()
+            raise
+        self.guard = lock.guard().as_string()
+        self.pid = self.conn.info.backend_pid
+        self.watch = BlockerWatch(lock, self)
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.watch.stop()
+        with suppress(Exception):
+            self.conn.close()
+
+    @property
+    def local(self) -> dict[str, str]:
+        """The settings of a migration's transaction."""
+        values = endless(self.server.major) | {
+            "statement_timeout": f"{int(self.settings.statement_timeout * 1000)}ms",
+            "lock_timeout": f"{int(self.settings.lock_timeout * 1000)}ms",
+            "row_security": "off",
+        }
+        return values | ({"search_path": self.settings.search_path} if self.settings.search_path else {})
+
+    def set_search_path(self) -> str:
+        """`SET search_path` as configured (a list of names, unlike other settings), or nothing."""
+        path = self.settings.search_path
+        parts = [sql.Identifier(name.strip().strip('"')) for name in path.split(",") if name.strip()]
+        return sql.SQL("SET LOCAL search_path = {};").format(sql.SQL(", ").join(parts)).as_string() if parts else ""
+
+    def send(self, text: str) -> Any:
+        """Run a text of one or more statements as it is; the last row of its last result, if any."""
+        cursor = self.conn.execute(text.encode())
+        while cursor.nextset():
+            pass
+        return cursor.fetchone() if cursor.description else None
+
+    def begin(self) -> None:
+        """Begin a guarded transaction that holds the inner lock. Raises LockLost, or LockHeld where a predecessor lives on."""
+        end = time.monotonic() + max(self.settings.wait, 10.0)
+        values = {key: value for key, value in self.local.items() if key != "search_path"}
+        inner = sql.SQL(queries("migrate")["inner_lock"]).format(
+            namespace=sql.Literal(INNER_NAMESPACE), key=sql.Literal(self.lock.key)
+        )
+        text = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;" + local_settings(values) + self.set_search_path()
+        while True:
+            held, self.pid = self.guarded(inner.as_string(), before=text)
+            if held:
+                return
+            self.rollback()
+            if time.monotonic() > end:
+                raise LockHeld(
+                    "the transaction of an earlier runner is still open on the server",
+                    hint="see pg_stat_activity for `dbops migrate`; pg_terminate_backend ends it. Nothing was applied",
+                )
+            time.sleep(random.uniform(0.05, 0.2))
+
+    def guarded(self, text: str, before: str = "") -> Any:
+        """Run a text only if the runner lock is still held. Raises LockLost where it is not."""
+        try:
+            return self.send(before + self.guard + text)
+        except psycopg.errors.InvalidTextRepresentation as error:
+            if "dbops: the runner lock was lost" not in str(error):
+                raise
+            raise LockLost(
+                "the runner lock was lost in the middle of the run (its connection was cut)",
+                hint="nothing more was done; what was committed is recorded. Run the command again",
+            ) from error
+
+    def offset(self, before: str = "") -> int:
+        """How many characters stand in front of a guarded text when it is sent."""
+        return len(before) + len(self.guard)
+
+    def rollback(self) -> None:
+        """Roll back; silent where the connection is gone."""
+        with suppress(psycopg.Error):
+            self.conn.execute("ROLLBACK")
+
+    @contextmanager
+    def session(self, statements: str) -> Iterator[None]:
+        """Settings for a statement that runs outside a transaction; taken back afterwards. Does nothing behind a pooler.
+
+        CREATE INDEX CONCURRENTLY has no lock_timeout: it would leave an invalid index behind. A client that is gone
+        is noticed within 200 ms.
+        """
+        if self.server.pooled:
+            yield
+            return
+        values = endless(self.server.major) | {"client_connection_check_interval": "200ms", "row_security": "off"}
+        if self.server.major < 14:
+            del values["client_connection_check_interval"]
+        self.send((local_settings(values) + self.set_search_path()).replace("SET LOCAL ", "SET ") + statements)
+        try:
+            yield
+        finally:
+            with suppress(psycopg.Error):
+                self.send("RESET ALL; RESET SESSION AUTHORIZATION; RESET ROLE")
+
+
+class BlockerWatch:
+    """Looks, on the lock's idle connection, who blocks the worker once a statement takes long."""
+
+    def __init__(self, lock: RunnerLock, worker: Worker) -> None:
+        self.lock, self.worker = lock, worker
+        self.seen = ""
+        self._stop = threading.Event()
+        self._since: float | None = None
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def statement(self) -> Iterator[None]:
+        """While this is open, a statement runs on the worker."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="dbops-blockers", daemon=True)
+            self._thread.start()
+        self.seen, self._since = "", time.monotonic()
+        try:
+            yield
+        finally:
+            self._since = None
+
+    def _run(self) -> None:
+        pause = min(0.2, max(self.worker.settings.lock_timeout / 4, 0.02))
+        while not self._stop.wait(pause):
+            since = self._since
+            if since is not None and time.monotonic() - since > pause:
+                try:
+                    rows = self.lock.conn.execute(queries()["blockers"], {"pid": self.worker.pid}).fetchall()
+                except psycopg.Error:
+                    return  # the guard in front of the next statement tells what happened
+                if rows:
+                    self.seen = "; ".join(_blocker(*row) for row in rows)
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+
+def _blocker(pid: int, user: str, application: str, state: str, query: str, age: Any) -> str:
+    who = f"process {pid} ({user or 'unknown'}{f', {application}' if application else ''}, {state or 'state hidden'}"
+    seconds = f", for {age.total_seconds():.0f} s" if age is not None else ""
+    return f"{who}{seconds}){': ' + ' '.join(query.split())[:120] if query else ''}"
+
+
+def is_lock_timeout(error: psycopg.Error) -> bool:
+    """Whether a statement gave up waiting for a lock, or a deadlock was broken at its expense."""
+    return error.sqlstate in (_LOCK_TIMEOUT, "40P01")
+
+
