@@ -19,13 +19,14 @@ from dbops.migrate.apply import Runner
 from dbops.migrate.events import Event, Observer, silent
 from dbops.migrate.files import Migration, read_folder
 from dbops.migrate.history import History, Run
-from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, status
+from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, require_known, status
 from dbops.migrate.worker import Worker
 from dbops.sql import queries
 
 if TYPE_CHECKING:
     from dbops.database import Connection
     from dbops.fingerprint import SchemaText
+    from dbops.migrate.prove import Proof
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,31 @@ class MigrationManager:
                 hint="connect to the server directly",
             )
         return schema_text(self.url, self.settings.schemas, exclude_tables=(self.settings.table,))
+
+    def prove(self, versions: Sequence[str] | None = None, *, pending: bool = False) -> Proof:
+        """Prove all migrations, the pending ones, or those named, on a scratch server. The target is only read.
+
+        Raises UsageError for an unknown version, NotProven (exit 4) where there is nothing to prove.
+        """
+        from dbops.migrate.prove import prove
+
+        files = self.files()
+        known = {migration.version for migration in files}
+        for version in versions or ():
+            require_known(version, known)
+        if pending:
+            now = self.get_migration_status()
+            selected = {m.version for m in now.pending} | {w.version for w in now.waiting}
+        else:
+            selected = set(versions or known)
+        return prove(files, selected, self.settings, self.major(), self.tell)
+
+    def major(self) -> int:
+        """The target's major version; without a named server the embedded one's, which need not run for that."""
+        if self.settings.url is None:
+            return self.settings.postgres_version
+        with connect(self.url, "migrate") as conn:
+            return server_of(conn).major
 
     def history(self, limit: int = 50) -> tuple[Run, ...]:
         """The runs of the ledger, the newest first."""

@@ -157,7 +157,7 @@ def plan_up(
     refuse_mismatch(now, allow_out_of_order)
     pending = list(now.pending)
     if to is not None:
-        _known(to, [m.version for m in pending] + [r.version for r in now.applied] + [w.version for w in now.waiting])
+        require_known(to, [m.version for m in pending] + [r.version for r in now.applied] + [w.version for w in now.waiting])
         pending = [migration for migration in pending if migration.order <= version_order(to)]
     if count is not None:
         pending = pending[:count]
@@ -179,7 +179,8 @@ def refuse_mismatch(now: Status, allow_out_of_order: bool = False) -> None:
         )
 
 
-def _known(version: str, versions: Collection[str]) -> None:
+def require_known(version: str, versions: Collection[str]) -> None:
+    """Raise UsageError for a version that is not among these."""
     if version not in versions:
         raise UsageError(f"there is no migration {version}", hint=f"versions: {', '.join(_sorted(versions)[-5:]) or 'none'}")
 
@@ -193,11 +194,11 @@ def choose_down(
     """
     newest_first = tuple(reversed(now.applied))
     if version is not None:
-        _known(version, [record.version for record in now.applied])
+        require_known(version, [record.version for record in now.applied])
         return tuple(record for record in newest_first if record.version == version)
     if to is not None:
         if to not in ("0", ""):
-            _known(to, [record.version for record in now.applied])
+            require_known(to, [record.version for record in now.applied])
         return tuple(record for record in newest_first if record.order > version_order(to or "0"))
     return newest_first[: 1 if count is None else count]
 

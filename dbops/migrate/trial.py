@@ -1,0 +1,91 @@
+"""Databases of a scratch server in which migrations are tried, by the same executor that runs them for real."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from psycopg import sql
+
+from dbops.config import Settings
+from dbops.database import connect
+from dbops.embedded import Scratch
+from dbops.fingerprint import SchemaText, schema_text
+from dbops.lock import RunnerLock
+from dbops.migrate.apply import Runner
+from dbops.migrate.events import Observer, silent
+from dbops.migrate.files import Migration
+from dbops.migrate.history import History
+from dbops.migrate.kinds import program
+from dbops.migrate.plan import Act
+from dbops.migrate.worker import Worker
+
+
+class Trial:
+    """One scratch database. Nothing here ever touches the target."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        # a scratch server has no other runner: nothing to wait for
+        self.url, self.settings = url, replace(settings, url=url, wait=5.0, lock_tries=1)
+
+    def perform(self, *acts: Act, tell: Observer = silent) -> None:
+        """Run acts with their records. Raises StatementFailed and the like."""
+        with RunnerLock(self.url, self.settings.table, wait=5.0) as lock, Worker(self.url, lock, self.settings) as worker:
+            history = History(worker.conn, self.settings.table)
+            history.ensure()
+            runner = Runner(worker, history, uuid.uuid4(), tell)
+            for act in acts:
+                runner.perform(act)
+
+    def up(self, migration: Migration) -> None:
+        self.perform(Act(migration, "up", program(migration.up)))
+
+    def down(self, migration: Migration) -> None:
+        assert migration.down is not None
+        self.perform(Act(migration, "down", program(migration.down)))
+
+    def schema(self) -> SchemaText:
+        """The schemas as canonical text: all of them, since a scratch database holds nothing but what the migrations made."""
+        return schema_text(self.url, self.schemas(), exclude_tables=(self.settings.table,))
+
+    def schemas(self) -> tuple[str, ...]:
+        """The schemas of the database, without PostgreSQL's and dbops' own."""
+        with connect(self.url, "trial") as conn:
+            rows = conn.execute(
+                "select nspname::text from pg_catalog.pg_namespace where nspname !~ '^pg_' "
+                "and nspname not in ('information_schema', 'dbops') order by 1"
+            )
+            return tuple(row[0] for row in rows)
+
+
+@contextmanager
+def trial(server: Scratch, settings: Settings, template: str = "template0") -> Iterator[Trial]:
+    """A database for trials, and afterwards without it, and without the roles that were made meanwhile."""
+    before = roles(server)
+    try:
+        with server.database(template) as url:
+            yield Trial(url, settings)
+    finally:
+        drop_roles(server, roles(server) - before)
+
+
+def roles(server: Scratch) -> set[str]:
+    """The roles of a server: they outlive the databases."""
+    with connect(server.url, "trial") as conn:
+        return {row[0] for row in conn.execute("select rolname::text from pg_catalog.pg_roles")}
+
+
+def drop_roles(server: Scratch, names: set[str]) -> None:
+    with connect(server.url, "trial") as conn:
+        for name in sorted(names):
+            conn.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
+
+
+def available(server: Scratch, names: Sequence[str]) -> set[str]:
+    """Those of the extensions that the scratch server has."""
+    from dbops.migrate.manager import available_extensions
+
+    with connect(server.url, "trial") as conn:
+        return available_extensions(conn, names)
