@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from dbops.errors import ConfigError
 
 LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE")
 # what other tools put into a URL and libpq refuses: Prisma's, SQLAlchemy's, dbmate's
 _FOREIGN_PARAMETERS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "prepared_statements", "search_path"}
+_SCHEME = re.compile(r"([A-Za-z][\w.+-]*)://")
 _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 
@@ -47,7 +49,7 @@ class Settings:
 
 def seconds(value: object) -> float:
     """A duration in seconds from `3`, `"3s"`, `"500ms"`, `"5min"`, `"1h"`. Raises ValueError for others."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)?\s*", str(value))
     if not match:
@@ -80,22 +82,36 @@ def _text(value: object) -> str:
     return value
 
 
+def _url(value: object) -> str:
+    # an unset variable in `--url "$PROD_URL"` must not mean the server that libpq finds by itself
+    if not _text(value).strip():
+        raise ValueError("it is empty")
+    return _text(value)
+
+
+def _positive(value: object) -> int:
+    number = int(str(value))
+    if number < 1:
+        raise ValueError(f"{number} is less than 1")
+    return number
+
+
 def _search_path(value: object) -> str:
     return ", ".join(_names(value))
 
 
 KEYS: dict[str, Callable[[object], Any]] = {
-    "url": _text,
+    "url": _url,
     "confirm": _text,
     "embedded": _flag,
-    "postgres_version": lambda value: int(str(value)),
-    "scratch_url": _text,
+    "postgres_version": _positive,
+    "scratch_url": _url,
     "migrations": lambda value: Path(_text(value)),
     "table": _text,
     "schemas": _names,
     "search_path": _search_path,
     "lock_timeout": seconds,
-    "lock_tries": lambda value: int(str(value)),
+    "lock_tries": _positive,
     "statement_timeout": seconds,
     "wait": seconds,
 }
@@ -131,7 +147,7 @@ def _finish(settings: Settings, environ: Mapping[str, str]) -> Settings:
     """Fill in what follows from the rest: libpq's variables, no embedded server in production, absolute paths."""
     if settings.url is None and any(environ.get(name) for name in LIBPQ_VARIABLES):
         settings = replace(settings, url="", url_source="PG* variables")
-    if settings.env == "production":
+    if "production" in (settings.env, environ.get("DBOPS_ENV")):
         settings = replace(settings, embedded=False)
     if settings.url:
         path = search_path_of(settings.url)
@@ -149,7 +165,10 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         if environ.get(f"DBOPS_{key.upper()}"):
             values[key] = environ[f"DBOPS_{key.upper()}"]
     if environ.get("DBOPS_NO_EMBEDDED"):
-        values["embedded"] = not _flag(environ["DBOPS_NO_EMBEDDED"])
+        try:
+            values["embedded"] = not _flag(environ["DBOPS_NO_EMBEDDED"])
+        except ValueError as error:
+            raise ConfigError(f"environment: DBOPS_NO_EMBEDDED: {error}", hint="nothing was done; mend the value") from None
     return values
 
 
@@ -177,7 +196,7 @@ def _read(path: Path) -> dict[str, Any]:
 
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path}: {error}", hint="nothing was done; mend the file and run the command again") from error
 
 
@@ -185,7 +204,9 @@ def _profile(
     path: Path | None, content: dict[str, Any], env: str | None, environ: Mapping[str, str]
 ) -> tuple[str, dict[str, Any]]:
     """The profile's name and the file's values with the profile's [env.NAME] laid over them."""
-    profiles: dict[str, dict[str, Any]] = content.get("env", {})
+    profiles = content.get("env", {})
+    if not isinstance(profiles, dict) or not all(isinstance(values, dict) for values in profiles.values()):
+        raise ConfigError(f"{path}: `env` holds profiles, not a value", hint="write a section [env.prod]; choose it with --env prod")
     name = env or environ.get("DBOPS_ENV", "")
     values = {key: value for key, value in content.items() if key != "env"}
     # DBOPS_ENV=production is also how a container says where it runs, with no profile of that name
@@ -207,7 +228,8 @@ def _apply(settings: Settings, values: Mapping[str, object], where: str, source:
         try:
             changes[key] = KEYS[key](value)
         except (ValueError, TypeError) as error:
-            reason = f"{key}: {error}" if key not in ("url", "scratch_url") else f"{key}: not a text"
+            # a URL's text may hold a password
+            reason = f"{key}: {error}" if key not in ("url", "scratch_url") or not value else f"{key}: not a text"
             raise ConfigError(f"{where}: {reason}", hint="nothing was done; mend the value") from None
     if changes.get("url") is not None:
         changes["url_source"] = source
@@ -218,28 +240,31 @@ def _apply(settings: Settings, values: Mapping[str, object], where: str, source:
 
 def libpq_url(url: str) -> str:
     """The URL as libpq takes it: without SQLAlchemy's driver part and without other tools' parameters."""
-    if "://" not in url:
+    match = _SCHEME.match(url.strip())
+    if not match:
         return url
-    parts = urlsplit(url)
-    scheme = parts.scheme.split("+", 1)[0]
+    scheme = match[1].split("+", 1)[0].lower()
     if scheme not in ("postgresql", "postgres"):
         raise ConfigError(
             f"a URL with the scheme {scheme}:// is not PostgreSQL's",
             hint="write postgresql://user@host:5432/database",
         )
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
-    if not any(key in _FOREIGN_PARAMETERS for key, _ in pairs):
-        # untouched but for the scheme: a socket folder in the query keeps its spelling
-        return scheme + url[len(parts.scheme) :]
-    kept = urlencode([(key, value) for key, value in pairs if key not in _FOREIGN_PARAMETERS])
-    return urlunsplit((scheme, parts.netloc, parts.path, kept, parts.fragment))
+    base, query = _split_query(url.strip()[match.end() :])
+    # libpq reads %20 and not +: what is kept keeps its spelling
+    kept = [pair for pair in query if pair.partition("=")[0] not in _FOREIGN_PARAMETERS]
+    return f"{scheme}://{base}{'?' * bool(kept)}{'&'.join(kept)}"
+
+
+def _split_query(url: str) -> tuple[str, list[str]]:
+    """What stands before the `?`, and the `key=value` pairs after it."""
+    base, mark, query = url.rpartition("?")
+    return (base, query.split("&")) if mark else (url, [])
 
 
 def search_path_of(url: str) -> str:
     """dbmate's `?search_path=app,public` of a URL, or an empty text."""
-    if "://" not in url:
-        return ""
-    return dict(parse_qsl(urlsplit(url).query)).get("search_path", "")
+    pairs = dict(pair.partition("=")[::2] for pair in _split_query(url)[1]) if _SCHEME.match(url.strip()) else {}
+    return unquote(pairs.get("search_path", "").strip())
 
 
 assert set(KEYS) <= {field.name for field in fields(Settings)}

@@ -17,8 +17,14 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
-_URL_PASSWORD = re.compile(r"(://[^:/?#\s@]*):[^@\s]*@")
-_KEY_PASSWORD = re.compile(r"((?:sslpassword|password|passwd|pgpassword)\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&;,]+)", re.I)
+# to the last @: a password that somebody forgot to encode may hold one
+_URL_PASSWORD = re.compile(r"(://[^:/?#\s@]*):\S*@")
+# of a conninfo (password=..., with \ before a blank) and of CREATE ROLE ... PASSWORD '...'
+_KEY_PASSWORD = re.compile(
+    r"((?:password|passwd)\s*=\s*|password\s+(?='))('(?:[^'\\]|\\.|'')*(?:'|\Z)|(?:\\.|[^\s\\])+)", re.I | re.DOTALL
+)
+_QUOTED = re.compile(r'".*"', re.DOTALL)
+_ENCODE = "write postgresql://user@host:5432/database; a password's special characters are %-encoded"
 
 
 def redact(text: str) -> str:
@@ -44,17 +50,31 @@ class Server:
 
 
 def parameters(url: str) -> dict[str, Any]:
-    """The parts of a conninfo or URL. Raises UsageError, without the text of the URL, where libpq cannot read it."""
+    """The parts of a conninfo or URL. Raises UsageError, without the text of the URL, where libpq cannot read it.
+
+    A `/` or `@` in a password that is not encoded makes the rest of it a port or a host: refused as well, since
+    messages name those.
+    """
     import psycopg
     from psycopg import conninfo
 
     try:
-        return dict(conninfo.conninfo_to_dict(url))
+        parts = dict(conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError as error:
-        raise UsageError(
-            f"the database URL cannot be read: {redact(str(error)).splitlines()[0]}",
-            hint="write postgresql://user@host:5432/database; a password's special characters are %-encoded",
-        ) from None
+        raise UsageError(f"the database URL cannot be read: {_unquoted(str(error))}", hint=_ENCODE) from None
+    host = str(parts.get("host") or "")
+    if not re.fullmatch(r"[\d,]*", str(parts.get("port") or "")):
+        raise UsageError("the database URL cannot be read: its port is no number", hint=_ENCODE)
+    if "@" in host[1:] and not host.startswith("/"):
+        raise UsageError("the database URL cannot be read: there is a second @ in front of its host", hint=_ENCODE)
+    return parts
+
+
+def _unquoted(message: str) -> str:
+    """libpq's message about a conninfo without what it quotes, often a piece of the password; parameters are named."""
+    if re.search(r'query parameter: "[a-z_]+"', message):
+        return message.strip()
+    return _QUOTED.sub('"…"', message).strip()
 
 
 def connect(url: str, purpose: str, **overrides: Any) -> Connection:
@@ -72,6 +92,8 @@ def connect(url: str, purpose: str, **overrides: Any) -> Connection:
         return psycopg.connect(**(kwargs | overrides))
     except psycopg.OperationalError as error:
         raise _cannot_connect(error, kwargs) from None
+    except psycopg.ProgrammingError as error:
+        raise UsageError(f"the database URL cannot be used: {redact(str(error))}", hint=_ENCODE) from None
 
 
 def _cannot_connect(error: psycopg.OperationalError, kwargs: Mapping[str, Any]) -> CannotConnect:
@@ -79,7 +101,7 @@ def _cannot_connect(error: psycopg.OperationalError, kwargs: Mapping[str, Any]) 
     reason = lines[-1] if lines else "no reason given"
     place = place_of(kwargs)
     password = kwargs.get("password")
-    if password:
+    if len(str(password or "")) > 3:  # a shorter one would be shown by the holes it leaves
         reason = reason.replace(str(password), "***")
     text = reason.lower()
     if "password" in text or "authentication" in text or "pg_hba" in text:

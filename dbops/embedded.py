@@ -96,9 +96,8 @@ def resolve(settings: Settings, told: Callable[[LocalServer], None] | None = Non
     if settings.url is not None:
         return settings.url
     if not settings.embedded:
-        why = "DBOPS_ENV=production" if settings.env == "production" else "--no-embedded"
         raise ConfigError(
-            f"no database is named, and {why} forbids the embedded server",
+            "no database is named, and the embedded server is forbidden (DBOPS_ENV=production, --no-embedded or embedded = false)",
             hint="give --url or DATABASE_URL, or url in dbops.toml; nothing was done",
         )
     server = start_local(settings.data_directory, settings.postgres_version)

@@ -14,8 +14,10 @@ import pytest
 from pytest_postgresql.factories import postgresql_noproc
 from pytest_postgresql.janitor import DatabaseJanitor
 
+from dbops.config import Settings
 from dbops.database import parameters
 from dbops.embedded import Scratch, scratch, with_database
+from dbops.migrate import MigrationManager
 
 TEST_URL = os.environ.get("DBOPS_TEST_URL", "")
 MAJORS = ["url"] if TEST_URL else ["18", "16"]
@@ -64,11 +66,11 @@ def serverurl() -> Iterator[Base]:
 
 def memory_schema(**where: Any) -> None:
     """Load the memory schema into a run's template database."""
+    from psycopg.conninfo import make_conninfo
+
     where.pop("autocommit", None)
-    with psycopg.connect(**where, autocommit=True) as conn:
-        for path in sorted((Path(__file__).parents[1] / "migrations" / "sql").glob("*.sql")):
-            up = path.read_text().split("-- migrate:up", 1)[1].split("\n", 1)[1].split("-- migrate:down")[0]
-            conn.execute(up.encode())
+    folder = Path(__file__).parents[1] / "migrations" / "sql"
+    MigrationManager(settings=Settings(url=make_conninfo("", **where), migrations=folder)).migrate_up()
 
 
 empty18 = postgresql_noproc(depends_on="server18", dbname="empty", load=[lambda **_: None])

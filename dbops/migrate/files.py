@@ -17,10 +17,11 @@ from typing import Any
 
 from dbops.errors import MigrationFileError
 
-_FILE = re.compile(r"^(?:V(?P<flyway>\d+(?:[._]\d+)*)__|(?P<version>\d{8}_\d{6}|\d+)[_-])(?P<name>.+?)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$")
-_NUMBER_ONLY = re.compile(r"^(?P<version>\d{8}_\d{6}|\d+)(?P<name>)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$")
+_FILE = re.compile(r"^(?:V(?P<flyway>\d+(?:[._]\d+)*)__|(?P<version>\d{8}_\d{6}|\d+)[_-])(?P<name>.+?)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$", re.I)
+_NUMBER_ONLY = re.compile(r"^(?P<version>\d{8}_\d{6}|\d+)(?P<name>)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$", re.I)
 _DIRECTIVE = re.compile(r"^--[ \t]*migrate:[ \t]*(\S+)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
-_COMMENT_OR_BLANK = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|\Z))*\Z")
+# possessive: nothing is tried twice, however many blank lines there are
+_COMMENT_OR_BLANK = re.compile(r"\A(?:[\s;]++|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+\Z")
 _JSON_KEYS = {"version", "name", "up", "down", "requires", "loses", "transaction", "description"}
 LARGEST = 64 * 1024 * 1024
 
@@ -74,12 +75,12 @@ def read_folder(folder: Path) -> tuple[Migration, ...]:
 
     Raises MigrationFileError for a malformed name, a duplicate version, a link out of the folder, or a bad file.
     """
-    found: dict[str, Migration] = {}
+    found: dict[tuple[int, ...], Migration] = {}
     halves: dict[str, dict[str, Path]] = {}
-    root = folder.resolve()
+    root = os.path.realpath(folder)
     for entry in _entries(folder):
         path = folder / entry.name
-        if entry.is_symlink() and not path.resolve().is_relative_to(root):
+        if entry.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
             raise MigrationFileError(f"{shown(path)}: a link out of the folder", hint="copy the file into the folder; nothing was applied")
         version, name, part, kind = _parse_name(path)
         if part:
@@ -98,12 +99,13 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         return
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
-            if entry.name.endswith((".sql", ".json")) and not entry.name.startswith((".", "_")):
+            if entry.name.lower().endswith((".sql", ".json")) and not entry.name.startswith((".", "_")):
                 yield entry
 
 
 def _parse_name(path: Path) -> tuple[str, str, str, str]:
-    match = _FILE.match(path.name) or _NUMBER_ONLY.match(path.name)
+    # 20250101_000001.sql is a version without a name
+    match = _NUMBER_ONLY.match(path.name) or _FILE.match(path.name)
     if not match:
         raise MigrationFileError(
             f"{shown(path)}: malformed name: no version in front",
@@ -111,13 +113,20 @@ def _parse_name(path: Path) -> tuple[str, str, str, str]:
         )
     groups = match.groupdict()
     version = (groups.get("flyway") or "").replace("_", ".") or groups["version"]
-    return version, groups["name"], (groups["part"] or "")[1:], groups["kind"]
+    part, kind = (groups["part"] or "")[1:].lower(), groups["kind"].lower()
+    if part and kind == "json":
+        raise MigrationFileError(
+            f"{shown(path)}: malformed name: a JSON file holds both directions",
+            hint=f"name it without .{part} and put `up` and `down` into it; nothing was applied",
+        )
+    return version, groups["name"], part, kind
 
 
-def _add(found: dict[str, Migration], migration: Migration) -> None:
-    if migration.version in found:
-        raise _duplicate(migration.version, migration.path, found[migration.version].path)
-    found[migration.version] = migration
+def _add(found: dict[tuple[int, ...], Migration], migration: Migration) -> None:
+    # 1 and 001 have one place in the order: no two may share it
+    if migration.order in found:
+        raise _duplicate(migration.version, migration.path, found[migration.order].path)
+    found[migration.order] = migration
 
 
 def _duplicate(version: str, path: Path, other: Path) -> MigrationFileError:
@@ -220,8 +229,19 @@ def _read_pair(version: str, name: str, parts: dict[str, Path]) -> Migration:
         raise MigrationFileError(f"{shown(parts['down'])}: its .up.sql is missing", hint="nothing was applied")
     migration = _read_sql(parts["up"], version, name)
     if "down" in parts:
-        migration = replace(migration, down=Script(_read_text(parts["down"]), parts["down"]))
+        migration = replace(migration, down=_read_down(parts["down"]))
     return _checked(migration)
+
+
+def _read_down(path: Path) -> Script:
+    """The down half of a pair; of the directives it may hold `-- migrate:down transaction:false` alone."""
+    text, transaction = _read_text(path), True
+    for mark in _DIRECTIVE.finditer(text):
+        line = text.count("\n", 0, mark.start()) + 1
+        if mark[1] != "down":
+            raise MigrationFileError(f"{shown(path)}:{line}: `-- migrate:{mark[1]}` in the down half of a pair", hint="move it to the .up.sql")
+        transaction = _transaction(mark, path, line)
+    return Script(text, path, transaction=transaction)
 
 
 def _read_json(path: Path, version: str, name: str) -> Migration:
@@ -234,11 +254,16 @@ def _read_json(path: Path, version: str, name: str) -> Migration:
         raise MigrationFileError(f"{shown(path)}: unexpected: {extra}", hint=f"keys: {', '.join(sorted(_JSON_KEYS))}; nothing was applied")
     if str(content.get("version", version)) != version:
         raise MigrationFileError(f"{shown(path)}: version {content['version']!r} inside, {version!r} in its name", hint="make them agree")
-    transaction = content.get("transaction", True) is not False
+    transaction, requires = content.get("transaction", True), content.get("requires", [])
+    if not isinstance(transaction, bool):
+        raise MigrationFileError(f"{shown(path)}: transaction is neither true nor false", hint="nothing was applied")
+    required = [requires] if isinstance(requires, str) else requires
+    if not isinstance(required, list) or not all(isinstance(item, str) and item.strip() for item in required):
+        raise MigrationFileError(f"{shown(path)}: requires is no list of extensions", hint='for example: ["vector"]; nothing was applied')
     up = Script(_json_text(content, "up", path), path, 1, transaction)
     down = Script(_json_text(content, "down", path), path, 1, transaction) if content.get("down") else None
-    requires = tuple(str(item).split()[-1] for item in content.get("requires", ()))
-    return _checked(Migration(version, str(content.get("name", name)), path, up, down, requires, str(content.get("loses", ""))))
+    extensions = tuple(item.split()[-1] for item in required)
+    return _checked(Migration(version, str(content.get("name", name)), path, up, down, extensions, str(content.get("loses", ""))))
 
 
 def _json_text(content: dict[str, Any], key: str, path: Path) -> str:
@@ -246,4 +271,5 @@ def _json_text(content: dict[str, Any], key: str, path: Path) -> str:
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
         raise MigrationFileError(f"{shown(path)}: {key} is neither a text nor a list of texts", hint="nothing was applied")
-    return "\n".join(part if part.rstrip().endswith(";") else f"{part.rstrip()};" for part in parts if part.strip())
+    # on a line of its own: a part may end with a comment
+    return "\n;\n".join(part.strip() for part in parts if part.strip())

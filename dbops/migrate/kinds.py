@@ -94,8 +94,11 @@ def _refuse(statement: Statement, script: Script) -> None:
             hint="take it out (BEGIN as the first and COMMIT as the last statement are ignored), "
             "or split the file; nothing was applied",
         )
-    if statement.kind == "copy_stmt" and statement.node.is_from and not statement.node.filename:
-        raise MigrationFileError(f"{where}: COPY … FROM STDIN needs psql's data lines", hint="use INSERT … VALUES; nothing was applied")
+    if statement.kind == "copy_stmt" and not statement.node.filename:
+        raise MigrationFileError(
+            f"{where}: COPY … {'FROM STDIN' if statement.node.is_from else 'TO STDOUT'} needs psql",
+            hint="use INSERT … VALUES; nothing was applied",
+        )
 
 
 def _option(options: Iterable[Node], *names: str) -> bool:
@@ -121,6 +124,15 @@ def _subscription(node: Node) -> str:
     return "" if names & {"create_slot", "connect"} else "CREATE SUBSCRIPTION"
 
 
+def _altered_subscription(node: Node) -> str:
+    kind = _enum_name(node, "kind")
+    refresh = [unwrap(option) for option in node.options if unwrap(option).defname == "refresh"]
+    if "REFRESH" in kind or "PUBLICATION" in kind and (not refresh or _option(node.options, "refresh")):
+        return "ALTER SUBSCRIPTION REFRESH"
+    named = any(unwrap(option).defname in ("failover", "two_phase") for option in node.options)
+    return "ALTER SUBSCRIPTION SET" if named else ""
+
+
 def _detach(node: Node) -> str:
     for command in map(unwrap, node.cmds):
         definition = unwrap(command.def_) if hasattr(command, "def_") else unwrap(getattr(command, "def"))
@@ -143,7 +155,8 @@ _OUTSIDE: dict[str, Callable[[Node], str]] = {
     "alter_database_stmt": lambda node: "ALTER DATABASE SET TABLESPACE" if _option(node.options, "tablespace") else "",
     "create_subscription_stmt": _subscription,
     "drop_subscription_stmt": lambda _: "DROP SUBSCRIPTION",
-    "alter_subscription_stmt": lambda node: "ALTER SUBSCRIPTION REFRESH" if "REFRESH" in _enum_name(node, "kind") else "",
+    "alter_subscription_stmt": _altered_subscription,
+    "discard_stmt": lambda node: "DISCARD ALL" if _enum_name(node, "target") == "DISCARD_ALL" else "",
     "alter_table_stmt": _detach,
 }
 

@@ -26,7 +26,11 @@ from dbops.sql import queries
 if TYPE_CHECKING:
     from dbops.database import Connection
     from dbops.fingerprint import SchemaText
+    from dbops.migrate.adopt import Adoption
     from dbops.migrate.prove import Proof
+    from dbops.migrate.reverse import Reversal
+    from dbops.migrate.upkeep import Drift
+    from dbops.migrate.xray import Xray
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ class MigrationManager:
         return Outcome(plan, tuple(done), (time.monotonic() - began) * 1000)
 
     @contextmanager
-    def locked(self) -> Iterator[tuple[Worker, History]]:
+    def locked(self, *, ensure: bool = True) -> Iterator[tuple[Worker, History]]:
         """The runner lock, a worker under it, and the tables of the history made where they were missing."""
 
         def waits(holder: object) -> None:
@@ -174,18 +178,22 @@ class MigrationManager:
         with lock, Worker(self.url, lock, self.settings) as worker:
             self.tell(Event("locked"))
             history = History(worker.conn, self.settings.table)
-            history.ensure()
+            if ensure:
+                history.ensure()
             yield worker, history
 
     def record_run(
-        self, worker: Worker, history: History, run: uuid.UUID, command: str, versions: Sequence[str], started_at: datetime
-    ) -> None:
+        self, worker: Worker, history: History, run: uuid.UUID, command: str, versions: Sequence[str], started_at: datetime,
+        note: str = "",
+    ) -> None:  # fmt: skip
         """Write a run and the schema as it stands now into the ledger; without pg_dump, with a word instead."""
         try:
-            schema, note = self.schema_now(worker.server), ""
+            schema = self.schema_now(worker.server)
         except DbopsError as error:
-            schema, note = None, f"the schema's text could not be taken: {error.message}"
-            self.tell(Event("warning", detail=f"{note}; `dbops migrate check` will have nothing to compare with"))
+            schema = None
+            missing = f"the schema's text could not be taken: {error.message}"
+            note = "; ".join(filter(None, (note, missing)))
+            self.tell(Event("warning", detail=f"{missing}; `dbops migrate check` will have nothing to compare with"))
         try:
             history.add_run(run, command, versions, started_at, note, schema)
         except DbopsError as error:
@@ -227,6 +235,114 @@ class MigrationManager:
             return self.settings.postgres_version
         with connect(self.url, "migrate") as conn:
             return server_of(conn).major
+
+    def xray(self, plan: Plan) -> Xray:
+        """Run a plan on a scratch copy of the target's schema: locks, rewrites, what would block. The target is only read."""
+        from dbops.migrate.xray import xray
+
+        return xray(plan, self.url, self.settings, self.major(), self.tell)
+
+    def reverse(self, version: str) -> tuple[Migration, Reversal]:
+        """The down part that follows from a migration's up part. Raises UsageError for an unknown version."""
+        from dbops.migrate.kinds import program
+        from dbops.migrate.reverse import reverse
+
+        files = {migration.version: migration for migration in self.files()}
+        require_known(version, files)
+        return files[version], reverse(program(files[version].up).statements)
+
+    def check(self) -> Drift:
+        """How the configured schemas differ from what the last run left. Changes nothing."""
+        from dbops.migrate.upkeep import drift
+
+        with self._reading() as (conn, history):
+            recorded = history.last_schema() if history.exists() else None
+            return drift(recorded, self.schema_now(server_of(conn)))
+
+    def edit_diff(self, version: str) -> str:
+        """What was edited in the file of an applied migration, as a unified diff."""
+        from dbops.migrate.upkeep import edit_diff
+
+        migration = next(m for m in self.files() if m.version == version)
+        with self._reading() as (_, history):
+            scripts = history.scripts(version)
+        return edit_diff(migration, scripts.up if scripts else "")
+
+    def plan_repair(self, versions: Sequence[str] = ()) -> tuple[Migration, ...]:
+        """The edited files that `repair` would accept."""
+        from dbops.migrate.upkeep import edited
+
+        return edited(self.get_migration_status(), self.files(), versions)
+
+    def repair(self, versions: Sequence[str] = ()) -> tuple[str, ...]:
+        """Accept edited files as they are now, on the record. The versions accepted."""
+        from dbops.migrate.upkeep import accept
+
+        migrations = self.plan_repair(versions)
+        accepted = tuple(migration.version for migration in migrations)
+        if migrations:
+            note = "\n".join(self.edit_diff(version) for version in accepted)
+            with self._on_the_record("repair", accepted, note) as (worker, history, _):
+                accept(worker, history, migrations)
+        return accepted
+
+    def settle_step(self, version: str, *, done: bool) -> int:
+        """Say of a step that a killed run began whether it was done (else it runs again). Its number."""
+        from dbops.migrate.upkeep import settle_step
+
+        with self._on_the_record("repair", (version,), f"the step begun counts as {'done' if done else 'not done'}") as (w, h, _):
+            return settle_step(w, h, version, done=done)
+
+    def plan_baseline(self, version: str) -> tuple[Migration, ...]:
+        """The migrations that a baseline at `version` would record without running them."""
+        from dbops.migrate.upkeep import plan_baseline
+
+        with self._reading() as (_, history):
+            return plan_baseline(self.files(), history.records(), version)
+
+    def baseline(self, version: str) -> tuple[str, ...]:
+        """Record all migrations up to `version` as applied, without running them. The versions recorded."""
+        from dbops.migrate.upkeep import record_without_running
+
+        migrations = self.plan_baseline(version)
+        versions = tuple(migration.version for migration in migrations)
+        with self._on_the_record("baseline", versions, "") as (worker, history, run):
+            record_without_running(worker, history, migrations, "baseline", run)
+        return versions
+
+    def plan_adopt(self, tool: str | None = None) -> Adoption:
+        """What taking over another tool's history would mean. Changes nothing."""
+        from dbops.migrate.adopt import plan_adoption
+
+        with self._reading() as (conn, history):
+            return plan_adoption(conn, history, self.files(), tool)
+
+    def adopt(self, tool: str | None = None) -> Adoption:
+        """Take over another tool's history: its versions become records, a table of our name is renamed; one transaction."""
+        from dbops.migrate.adopt import plan_adoption, rename
+        from dbops.migrate.upkeep import record_without_running
+
+        started, run = datetime.now(UTC), uuid.uuid4()
+        with self.locked(ensure=False) as (worker, history):
+            adoption = plan_adoption(worker.conn, history, self.files(), tool)
+            with translated(), worker.conn.transaction():
+                if adoption.rename_to:
+                    rename(worker.conn, adoption)
+                history.ensure()
+                record_without_running(worker, history, adoption.migrations, "adopted", run)
+            versions = [migration.version for migration in adoption.migrations]
+            self.record_run(worker, history, run, "adopt", versions, started, f"from {adoption.source.tool.name}")
+        return adoption
+
+    @contextmanager
+    def _on_the_record(
+        self, command: str, versions: Sequence[str], note: str
+    ) -> Iterator[tuple[Worker, History, uuid.UUID]]:
+        """Work under the lock that ends up in the ledger."""
+        started, run = datetime.now(UTC), uuid.uuid4()
+        with self.locked() as (worker, history), translated():
+            yield worker, history, run
+            self.record_run(worker, history, run, command, versions, started, note)
 
     def history(self, limit: int = 50) -> tuple[Run, ...]:
         """The runs of the ledger, the newest first."""

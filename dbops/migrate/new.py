@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dbops.errors import UsageError
-from dbops.migrate.files import read_folder, version_order
+from dbops.migrate.files import Migration, read_folder, version_order
 
 TEMPLATE = "-- migrate:up\n\n\n-- migrate:down\n\n"
 
@@ -33,3 +33,16 @@ def write_new(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
+
+
+def append_down(migration: Migration, sql: str) -> None:
+    """Append a down part to a migration's file. Raises UsageError where it has one, or is no .sql file with markers."""
+    path = migration.path
+    if migration.down is not None or path.suffix != ".sql" or path.name.endswith(".up.sql"):
+        reason = "has a down part" if migration.down else "is not a .sql file of its own"
+        raise UsageError(f"{path} {reason}", hint="nothing was written; without --write the down part is printed")
+    text = path.read_text(encoding="utf-8")
+    if "-- migrate:up" not in text:
+        text = f"-- migrate:up\n{text}"
+    head, _, _ = text.partition("-- migrate:down")
+    path.write_text(f"{head.rstrip()}\n\n-- migrate:down\n{sql.rstrip()}\n", encoding="utf-8")

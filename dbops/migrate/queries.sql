@@ -160,3 +160,26 @@ end;
 select e.name::text, x.extname is not null from pg_catalog.pg_available_extensions e
   left join pg_catalog.pg_extension x on x.extname = e.name
 where e.name = any(%(names)s::text[]);
+
+-- name: candidates
+select n.nspname::text, c.relname::text,
+  (select array_agg(a.attname::text) from pg_catalog.pg_attribute a where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'p') and c.relname = any(%(names)s::text[]) and n.nspname <> 'dbops' order by 1, 2;
+
+-- name: dbmate_versions
+select version::text, null::text, true from {table};
+
+-- name: golang_versions
+select version::text, null::text, not dirty from {table};
+
+-- name: supabase_versions
+select version::text, pg_catalog.array_to_string(statements, E';\n'), true from {table};
+
+-- name: flyway_versions
+select version::text, null::text, success from {table} where version is not null and type <> 'SCHEMA' order by installed_rank;
+
+-- name: index_names
+select c.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+where i.indrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+  where n.nspname = %(schema)s and t.relname = %(table)s);

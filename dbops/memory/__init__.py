@@ -1,0 +1,1 @@
+"""The memory runtime: how memories are loaded, embedded, stored, searched and cached."""

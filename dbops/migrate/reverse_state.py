@@ -1,0 +1,297 @@
+"""What a migration file has made so far: the state that decides whether a statement needs a reverse of its own.
+
+The rule behind all of it: a reverse runs in the state just after its own statement, so the names in the statement are right.
+A change to a thing which the same file made goes when that thing is dropped, unless it ties the thing to something
+younger: the younger one is dropped first, so the tie must be cut before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from dbops.migrate.parse import Node, deparse, new, unwrap, walk
+
+_CHILDREN = {
+    "OBJECT_COLUMN": "column", "OBJECT_ATTRIBUTE": "column", "OBJECT_TABCONSTRAINT": "constraint", "OBJECT_DOMCONSTRAINT": "constraint",
+    "OBJECT_POLICY": "policy", "OBJECT_TRIGGER": "trigger", "OBJECT_RULE": "rule",
+}  # fmt: skip
+_RELATIONS = frozenset(
+    f"OBJECT_{kind}" for kind in ("TABLE", "VIEW", "MATVIEW", "INDEX", "SEQUENCE", "FOREIGN_TABLE")
+)  # one namespace
+_TYPES = frozenset(("OBJECT_TYPE", "OBJECT_DOMAIN"))
+_ROUTINES = frozenset(f"OBJECT_{kind}" for kind in ("FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE"))
+_CLASSES = frozenset(("OBJECT_OPCLASS", "OBJECT_OPFAMILY"))
+# nothing ever depends on these
+_LEAVES = frozenset(("policy", "trigger", "rule"))
+# what these make is used by names that the file does not show
+_UNSEEN = frozenset(("OBJECT_EXTENSION", "OBJECT_CAST", "OBJECT_OPCLASS", "OBJECT_OPFAMILY"))
+_ANYTHING = "*"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A thing by kind and full name; a child (column, policy …) has its table's name in front of its own."""
+
+    kind: str
+    names: tuple[str, ...]
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        """What this is a part of: a table or view, or a type."""
+        if self.kind not in _CHILDREN.values():
+            return ()
+        return Key("relation", self.names[:-1]), Key("type", self.names[:-1])
+
+
+@dataclass(eq=False)
+class Own:
+    """A thing that the file made. `order` is the place of the statement whose reverse takes it away."""
+
+    label: str
+    order: int
+    holder: Own | None = None
+    dropped: int = 0  # by the statement on this line
+    exact: bool = False  # something younger is tied to it: every later change is reversed by itself
+    guests: bool = False  # partitions that were there before would be dropped with it
+
+    @property
+    def root(self) -> Own:
+        """The thing whose drop takes this one along: itself, or what it is a part of."""
+        return self.holder.root if self.holder and self.holder.order == self.order else self
+
+    @property
+    def gone(self) -> int:
+        """The line that drops it, or what it is a part of; 0 while it is there."""
+        return self.dropped or (self.holder.gone if self.holder else 0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is to be done about a statement, or a command of an ALTER TABLE (then `command` holds the reverse of it).
+
+    `down` is None where there is no way back, empty where none is needed.
+    """
+
+    down: str | None
+    reason: str = ""
+    of: Own | None = None
+    command: Node = None
+
+    @property
+    def settled(self) -> Part:
+        """The same, once the whole file has been read: what it made and dropped again needs nothing."""
+        if self.of and self.of.gone:
+            return Part("", f"{self.of.label} is gone again by line {self.of.gone}")
+        return self
+
+
+Handler = Callable[[Node, "File"], Part | list[Part]]
+
+
+def cannot(reason: str) -> Part:
+    """There is no way back, and why."""
+    return Part(None, reason)
+
+
+def nothing(reason: str) -> Part:
+    """No way back is needed, and why."""
+    return Part("", reason)
+
+
+@dataclass
+class File:
+    """The state of one file, statement by statement."""
+
+    line: int = 0
+    order: int = 0
+    things: dict[Key, Own] = field(default_factory=dict)
+    earlier: dict[tuple[Key, str], Node] = field(default_factory=dict)  # the command that gives a column its default or type
+    settings: dict[str, str] = field(default_factory=dict)  # search_path and role: the statement in force
+    _touched: list[tuple[int, frozenset[str]]] = field(default_factory=list)
+
+    def qualified(self, names: tuple[str, ...]) -> tuple[str, ...]:
+        """A name with its schema; a name without one belongs to the search_path of the moment."""
+        return names[-2:] if len(names) > 1 else (self.settings.get("search_path", ""), *names)
+
+    def relation(self, relation: Node) -> Key:
+        """The key of a RangeVar."""
+        return Key("relation", self.qualified(relation_names(relation)))
+
+    def child(self, kind: str, relation: Node, name: str) -> Key:
+        """The key of a table's column, constraint, policy …"""
+        return Key(kind, (*self.relation(relation).names, name))
+
+    def key(self, kind: str, target: Node) -> Key:
+        """The key of an object as DROP, COMMENT, ALTER … RENAME and others name it."""
+        shape = target.DESCRIPTOR.name
+        if shape == "RangeVar":
+            return self.relation(target)
+        if shape == "String":
+            return Key(kind, (target.sval,))
+        if shape == "TypeName":
+            return Key("type", self.qualified(names(target.names)))
+        if shape == "ObjectWithArgs":
+            return self._with_args(kind, target)
+        return self._listed(kind, [unwrap(item) for item in target.items])
+
+    def _with_args(self, kind: str, target: Node) -> Key:
+        kind = "routine" if kind in _ROUTINES else kind
+        name = self.qualified(names(target.objname))
+        if target.args_unspecified:
+            return next((key for key in self.things if key.kind == kind and key.names[:2] == name), Key(kind, name))
+        # a prefix operator has no left argument: an empty node
+        return Key(kind, (*name, *(_signature(arg) if (arg := unwrap(wrapped)) else "" for wrapped in target.objargs)))
+
+    def _listed(self, kind: str, items: list[Node]) -> Key:
+        if kind == "OBJECT_DOMCONSTRAINT" and items[0].DESCRIPTOR.name == "TypeName":
+            return Key("constraint", (*self.qualified(names(items[0].names)), items[1].sval))
+        if any(item.DESCRIPTOR.name == "TypeName" for item in items):
+            return Key(kind, tuple(getattr(item, "sval", "") or _signature(item) for item in items))
+        parts = tuple(item.sval for item in items)
+        if kind in _CHILDREN:
+            return Key(_CHILDREN[kind], (*self.qualified(parts[:-1]), parts[-1]))
+        if kind in _CLASSES:
+            return Key(kind, (*self.qualified(parts[1:]), parts[0]))
+        return Key("relation" if kind in _RELATIONS else "type" if kind in _TYPES else kind, self.qualified(parts))
+
+    def find(self, key: Key) -> Own | None:
+        """What the file made: the thing itself, or else what it is a part of."""
+        return next((self.things[k] for k in (key, *key.holders) if k in self.things), None)
+
+    def goes_with(self, own: Own, node: Node) -> bool:
+        """Whether a change, as this statement or command makes it, goes when that thing is dropped."""
+        if own.root.exact:
+            return False
+        words = _words(node)
+        return not any(order > own.order and (_ANYTHING in them or them & words) for order, them in self._touched)
+
+    def about(self, key: Key, node: Node, part: Part, *, leaf: bool = False) -> Part:
+        """The part of a change to `key`: nothing where it goes with a thing that the file made. Nothing depends on a leaf."""
+        own = self.find(key)
+        if own is None:
+            return part
+        if self.goes_with(own, node):
+            return Part("", f"goes with {own.label}", own)
+        own.root.exact |= not leaf
+        return replace(part, of=own)
+
+    def make(self, key: Key, label: str, node: Node, part: Part, holder: Key | None = None) -> Part:
+        """The part of a statement that makes `key`, a piece of `holder` (or of its table)."""
+        keys = [holder] if holder else key.holders
+        held_by = next((self.things[k] for k in keys if k in self.things), None)
+        if held_by and self.goes_with(held_by, node):
+            self.things[key] = Own(label, held_by.order, held_by)
+            return Part("", f"goes with {held_by.label}", self.things[key])
+        if held_by and key.kind not in _LEAVES:
+            held_by.root.exact = True
+        if part.down is None and part.command is None:
+            return replace(part, of=held_by)
+        own = self.things[key] = Own(label, self.order, held_by)
+        self.touch(key, holder)
+        return replace(part, of=own)
+
+    def touch(self, key: Key, holder: Key | None = None) -> None:
+        """Remember that from here on, whatever names `key` is tied to something that is younger than the things before it."""
+        if key.kind in _LEAVES:
+            return
+        parts = key.names[-2:-1] if key.kind in ("column", "constraint") else key.names[:2][-1:]
+        words = {_ANYTHING} if key.kind in _UNSEEN else {*parts, *(holder.names[-1:] if holder else ())}
+        self._touched.append((self.order, frozenset(words)))
+
+    def drop(self, key: Key) -> Own | None:
+        """Forget a thing that the file made, for the file drops it; None where the file did not make it."""
+        own = self.things.pop(key, None)
+        if own:
+            own.dropped = self.line
+            self.things = {k: o for k, o in self.things.items() if not o.gone}
+        return own
+
+    def rename(self, old: Key, renamed: Key) -> None:
+        """Follow a thing, and what belongs to it, to its new name."""
+        own = self.find(old)
+        if own:
+            # the old name is free again for something younger, which would be in the way back
+            own.root.exact |= old not in self.things or own.holder is not None
+        self.things = {_followed(key, old, renamed): own for key, own in self.things.items()}
+        self.earlier = {(_followed(key, old, renamed), what): node for (key, what), node in self.earlier.items()}
+
+
+def _followed(key: Key, old: Key, renamed: Key) -> Key:
+    if key == old:
+        return renamed
+    if old in key.holders:
+        return replace(key, names=(*renamed.names, key.names[-1]))
+    if old.kind == "OBJECT_SCHEMA" and len(key.names) > 1 and key.names[0] == old.names[0]:
+        return replace(key, names=(*renamed.names, *key.names[1:]))
+    return key
+
+
+def _signature(type_name: Node) -> str:
+    """A type, so that `int` and `int4` are one; typmods are no part of a signature."""
+    return names(type_name.names)[-1] + "[]" * len(type_name.array_bounds)
+
+
+def _words(node: Node) -> frozenset[str]:
+    """Every name that a statement could mean: all its strings, and the words within them (`nextval('s.t')`)."""
+    found: set[str] = set()
+    for message in walk(node):
+        for descriptor, value in message.ListFields():
+            if descriptor.cpp_type == descriptor.CPPTYPE_STRING and not descriptor.is_repeated:
+                found.update((value, *re.findall(r"\w+", value)))
+    return frozenset(found)
+
+
+def names(nodes: Iterable[Node]) -> tuple[str, ...]:
+    """The strings of a list of nodes: a qualified name."""
+    return tuple(unwrap(node).sval for node in nodes)
+
+
+def relation_names(relation: Node) -> tuple[str, ...]:
+    """The name of a RangeVar, with its schema where one is written."""
+    return tuple(name for name in (relation.catalogname, relation.schemaname, relation.relname) if name)
+
+
+def strings(parts: Iterable[str]) -> list[Node]:
+    """A qualified name as nodes."""
+    return [new("Node", string=new("String", sval=part)) for part in parts]
+
+
+def listed(parts: Iterable[str]) -> Node:
+    """A qualified name as a list node."""
+    return new("List", items=strings(parts))
+
+
+def wrap(kind: str, node: Node) -> Node:
+    """A node in the wrapper that lists and unions take, `kind` being the wrapper's field."""
+    return new("Node", **{kind: node})
+
+
+def enum(node: Node, name: str) -> str:
+    """The name of an enum field's value."""
+    return str(node.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[getattr(node, name)].name)
+
+
+def copy(node: Node, **values: object) -> Node:
+    """A copy with some scalar fields set; None clears a field."""
+    twin = type(node)()
+    twin.CopyFrom(node)
+    for name, value in values.items():
+        if value is None:
+            twin.ClearField(name)
+        elif isinstance(value, str) and (of := node.DESCRIPTOR.fields_by_name[name].enum_type):
+            setattr(twin, name, of.values_by_name[value].number)
+        else:
+            setattr(twin, name, value)
+    return twin
+
+
+def quote_ident(name: str) -> str:
+    """A name as PostgreSQL writes it: quoted where it must be (upper case, odd characters, reserved words)."""
+    return deparse("drop_stmt", new("DropStmt", remove_type="OBJECT_SCHEMA", objects=strings([name]))).removeprefix("DROP SCHEMA ")
+
+
+def shown(parts: Iterable[str]) -> str:
+    """A qualified name, quoted where it must be."""
+    return ".".join(map(quote_ident, parts))

@@ -1,0 +1,273 @@
+"""ALTER TABLE (and of views, indexes, types …), command by command, and its reverse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+
+from dbops.migrate.parse import Node, deparse, new, unwrap
+from dbops.migrate.reverse_make import UNKNOWN_BEFORE, UNNAMED, remember_column
+from dbops.migrate.reverse_names import constraint_name
+from dbops.migrate.reverse_state import File, Key, Part, cannot, copy, enum, nothing, quote_ident, shown, wrap
+
+_ASSUMED = "assumes that it was not so before"
+_DEFAULT_BEFORE = "assumes that it was at its default before"
+# the reverse of a command that only switches something
+_SWITCHED = {
+    "AT_SetNotNull": "AT_DropNotNull", "AT_DropNotNull": "AT_SetNotNull",
+    "AT_EnableRowSecurity": "AT_DisableRowSecurity", "AT_DisableRowSecurity": "AT_EnableRowSecurity",
+    "AT_ForceRowSecurity": "AT_NoForceRowSecurity", "AT_NoForceRowSecurity": "AT_ForceRowSecurity",
+    "AT_SetLogged": "AT_SetUnLogged", "AT_SetUnLogged": "AT_SetLogged",
+    "AT_EnableTrig": "AT_DisableTrig", "AT_DisableTrig": "AT_EnableTrig",
+    "AT_EnableAlwaysTrig": "AT_EnableTrig", "AT_EnableReplicaTrig": "AT_EnableTrig",
+    "AT_EnableTrigAll": "AT_DisableTrigAll", "AT_DisableTrigAll": "AT_EnableTrigAll",
+    "AT_EnableTrigUser": "AT_DisableTrigUser", "AT_DisableTrigUser": "AT_EnableTrigUser",
+    "AT_EnableRule": "AT_DisableRule", "AT_DisableRule": "AT_EnableRule",
+    "AT_EnableAlwaysRule": "AT_EnableRule", "AT_EnableReplicaRule": "AT_EnableRule",
+    "AT_AddInherit": "AT_DropInherit", "AT_DropInherit": "AT_AddInherit",
+}  # fmt: skip
+# these lose what the command says beyond the thing's name
+_TAKEN_BACK = {"AT_ClusterOn": "AT_DropCluster", "AT_AddIdentity": "AT_DropIdentity", "AT_AddOf": "AT_DropOf"}
+_UNSET = {"AT_SetRelOptions": "AT_ResetRelOptions", "AT_SetOptions": "AT_ResetOptions"}
+_TO_DEFAULT: dict[str, Callable[[], Node]] = {
+    "AT_ReplicaIdentity": lambda: wrap("replica_identity_stmt", new("ReplicaIdentityStmt", identity_type="d")),
+    "AT_SetStatistics": lambda: wrap("integer", new("Integer", ival=-1)),
+    "AT_SetStorage": lambda: wrap("string", new("String", sval="default")),
+    "AT_SetCompression": lambda: wrap("string", new("String", sval="default")),
+}
+_LOST = {
+    "AT_DropIdentity": "its identity and the value of its sequence are gone",
+    "AT_SetIdentity": "its earlier identity is not in this file",
+    "AT_SetExpression": "its earlier expression is not in this file",
+    "AT_DropExpression": "its expression is not in this file",
+    "AT_ResetOptions": "its earlier options are not in this file",
+    "AT_ResetRelOptions": "its earlier options are not in this file",
+    "AT_ReplaceRelOptions": "its earlier options are not in this file",
+    "AT_AlterConstraint": "its earlier definition is not in this file",
+    "AT_ValidateConstraint": "PostgreSQL cannot make a valid constraint unvalidated again",
+    "AT_ChangeOwner": "the earlier owner is not in this file",
+    "AT_DropCluster": "the index that it was clustered on is not in this file",
+    "AT_DropOf": "its type is not in this file",
+    "AT_SetAccessMethod": "the earlier access method is not in this file",
+    "AT_SetTableSpace": "the earlier tablespace is not in this file",
+    "AT_AlterColumnGenericOptions": "its earlier options are not in this file",
+}
+_NO_TRACE = frozenset(("AT_DropOids", "AT_DetachPartitionFinalize"))
+
+
+def alter_table(node: Node, file: File) -> list[Part]:
+    """A part for each command, in the order of the statement."""
+    return [_Table(node, file).part(unwrap(command)) for command in node.cmds]
+
+
+class _Table:
+    """The table, view, index or type of one ALTER statement, and what to do about its commands."""
+
+    def __init__(self, node: Node, file: File) -> None:
+        self.node, self.file = node, file
+        relation = file.relation(node.relation)
+        self.key = Key("type", relation.names) if enum(node, "objtype") == "OBJECT_TYPE" else relation
+
+    def part(self, command: Node) -> Part:
+        """What is to be done about one command."""
+        kind = enum(command, "subtype")
+        if kind in _SPECIAL:
+            return _SPECIAL[kind](self, command)
+        return self.file.about(self._target(command, kind), command, self._plain(command, kind), leaf="RowSecurity" in kind)
+
+    def _plain(self, command: Node, kind: str) -> Part:
+        if kind in _NO_TRACE:
+            return nothing("leaves nothing to reverse")
+        if kind in _SWITCHED:
+            return Part(None, _ASSUMED, command=copy(command, subtype=_SWITCHED[kind]))
+        if kind in _TAKEN_BACK:
+            return Part(None, _ASSUMED, command=copy(command, **{"subtype": _TAKEN_BACK[kind], "def": None}))
+        if kind in _UNSET:
+            return Part(None, _DEFAULT_BEFORE, command=_with(copy(command, subtype=_UNSET[kind]), _only_names(command)))
+        if kind in _TO_DEFAULT:
+            return Part(None, _DEFAULT_BEFORE, command=_with(command, _TO_DEFAULT[kind]()))
+        return self.lost(command, _LOST.get(kind, "no reverse is known"))
+
+    def _target(self, command: Node, kind: str) -> Key:
+        return self.child("column", command.name) if command.name and "Column" in kind else self._named(command, kind)
+
+    def _named(self, command: Node, kind: str) -> Key:
+        if kind in ("AT_SetNotNull", "AT_DropNotNull", "AT_AddIdentity", "AT_SetStatistics", "AT_SetStorage", "AT_SetCompression"):
+            return self.child("column", command.name)
+        what = next((what for what in ("Trig", "Rule", "Constraint") if what in kind and command.name), "")
+        return self.child({"Trig": "trigger", "Rule": "rule", "Constraint": "constraint"}[what], command.name) if what else self.key
+
+    def child(self, kind: str, name: str) -> Key:
+        return Key(kind, (*self.key.names, name))
+
+    def lost(self, command: Node, why: str) -> Part:
+        return cannot(f"{alter_sql(self.node, [command])}: {why}")
+
+    def add_column(self, command: Node) -> Part:
+        column = unwrap(getattr(command, "def"))
+        key = self.child("column", column.colname)
+        what = "AT_DropColumn"
+        back = copy(command, **{"subtype": what, "name": column.colname, "def": None, "missing_ok": None})
+        part = self.lost(command, UNKNOWN_BEFORE) if command.missing_ok else Part(None, command=back)
+        part = self.file.make(key, f"COLUMN {shown([*self.key.names[:2][-1:], column.colname])}", command, part)
+        if part.of:
+            remember_column(self.file, key, column)
+        return part
+
+    def drop_column(self, command: Node) -> Part:
+        return self._dropped("column", command, "its data are gone")
+
+    def drop_constraint(self, command: Node) -> Part:
+        return self._dropped("constraint", command, "its definition is not in this file")
+
+    def _dropped(self, kind: str, command: Node, why: str) -> Part:
+        key = self.child(kind, command.name)
+        own = self.file.drop(key)
+        if enum(command, "behavior") == "DROP_CASCADE" and own:
+            return self.lost(command, "what went with it is not known")
+        return nothing("what the file made itself") if own else self.file.about(key, command, self.lost(command, why))
+
+    def add_constraint(self, command: Node) -> Part:
+        constraint = unwrap(getattr(command, "def"))
+        kind = enum(constraint, "contype")
+        if constraint.indexname:
+            return self._from_index(command, constraint)
+        if kind == "CONSTR_NOTNULL" and not constraint.conname:
+            column = unwrap(constraint.keys[0]).sval
+            back = new("AlterTableCmd", subtype="AT_DropNotNull", name=column)
+            return self.file.about(self.child("column", column), command, Part(None, _ASSUMED, command=back))
+        name = constraint.conname or constraint_name(self.node.relation.relname, constraint, kind)
+        key = self.child("constraint", name)
+        if not constraint.conname and (not name or key in self.file.things):
+            return self.file.about(self.key, command, self.lost(command, UNNAMED))
+        notes = [] if constraint.conname else ["PostgreSQL's name for it was free"]
+        notes += ["its columns were NOT NULL before"] if kind == "CONSTR_PRIMARY" else []
+        return self._made(key, command, "assumes that " + " and that ".join(notes) if notes else "")
+
+    def _made(self, key: Key, command: Node, note: str) -> Part:
+        back = new("AlterTableCmd", subtype="AT_DropConstraint", name=key.names[-1], behavior="DROP_RESTRICT")
+        return self.file.make(key, f"CONSTRAINT {quote_ident(key.names[-1])}", command, Part(None, note, command=back))
+
+    def _from_index(self, command: Node, constraint: Node) -> Part:
+        """USING INDEX: the constraint's drop takes the index along, which is right where the file made it."""
+        index = self.file.relation(copy(self.node.relation, relname=constraint.indexname))
+        if self.file.drop(index) is None:
+            why = f"index {quote_ident(constraint.indexname)} would go with it, and its definition is not in this file"
+            return self.file.about(self.key, command, self.lost(command, why))
+        return self._made(self.child("constraint", constraint.conname or constraint.indexname), command, "")
+
+    def set_default(self, command: Node) -> Part:
+        return self._restored(command, "the earlier default is not in this file")
+
+    def set_type(self, command: Node) -> Part:
+        return self._restored(command, "the earlier type, and what the new one cannot hold, are not in this file")
+
+    def _restored(self, command: Node, why: str) -> Part:
+        """Back to what this file said before, where it did."""
+        key, kind = self.child("column", command.name), enum(command, "subtype")
+        before = self.file.earlier.get((key, kind))
+        self.file.earlier[key, kind] = command
+        if before is None:
+            return self.file.about(key, command, self.lost(command, why))
+        return self.file.about(key, command, Part(None, command=_cast(copy(before, name=command.name))))
+
+    def attach(self, command: Node) -> Part:
+        """A partition that was there before must leave before the table that it joined is dropped."""
+        partition = unwrap(getattr(command, "def"))
+        if enum(self.node, "objtype") == "OBJECT_INDEX":
+            return self.file.about(self.key, command, self.lost(command, "PostgreSQL cannot detach a partition's index"))
+        definition = wrap("partition_cmd", copy(partition, bound=None))
+        back = _with(copy(command, subtype="AT_DetachPartition"), definition)
+        joined = self.file.find(self.file.relation(partition.name))
+        table = self.file.find(self.key)
+        if table and not joined:
+            table.guests = True
+        return self.file.about(self.file.relation(partition.name), self.node, Part(None, command=back))
+
+    def detach(self, command: Node) -> Part:
+        partition = unwrap(getattr(command, "def")).name
+        return self.file.about(self.file.relation(partition), self.node, self.lost(command, "its bounds are not in this file"))
+
+    def options(self, command: Node) -> Part:
+        return self.file.about(self.key, command, self._options_back(command))
+
+    def _options_back(self, command: Node) -> Part:
+        back = dropped_options(unwrap(getattr(command, "def")).items)
+        if back is None:
+            return self.lost(command, "its earlier options are not in this file")
+        return Part(None, command=_with(command, wrap("list", new("List", items=back))))
+
+
+_SPECIAL: dict[str, Callable[[_Table, Node], Part]] = {
+    "AT_AddColumn": _Table.add_column,
+    "AT_DropColumn": _Table.drop_column,
+    "AT_AddConstraint": _Table.add_constraint,
+    "AT_DropConstraint": _Table.drop_constraint,
+    "AT_ColumnDefault": _Table.set_default,
+    "AT_AlterColumnType": _Table.set_type,
+    "AT_AttachPartition": _Table.attach,
+    "AT_DetachPartition": _Table.detach,
+    "AT_GenericOptions": _Table.options,
+}
+
+
+def dropped_options(items: Iterable[Node]) -> list[Node] | None:
+    """The OPTIONS that take added ones away again; None where one was changed or dropped."""
+    added = [unwrap(item) for item in items]
+    if any(enum(option, "defaction") not in ("DEFELEM_ADD", "DEFELEM_UNSPEC") for option in added):
+        return None
+    return [wrap("def_elem", copy(option, arg=None, defaction="DEFELEM_DROP")) for option in added]
+
+
+def _with(command: Node, definition: Node) -> Node:
+    twin = copy(command, **{"def": None})
+    getattr(twin, "def").CopyFrom(definition)
+    return twin
+
+
+def _only_names(command: Node) -> Node:
+    items = [wrap("def_elem", copy(unwrap(item), arg=None)) for item in unwrap(getattr(command, "def")).items]
+    return wrap("list", new("List", items=items))
+
+
+def _cast(command: Node) -> Node:
+    """A change of type back, with USING: not every type has a cast in assignments."""
+    if enum(command, "subtype") != "AT_AlterColumnType":
+        return command
+    column = unwrap(getattr(command, "def"))
+    value = new("ColumnRef", fields=[wrap("string", new("String", sval=command.name))])
+    cast = new("TypeCast", arg=wrap("column_ref", value), type_name=column.type_name)
+    return _with(command, wrap("column_def", new("ColumnDef", type_name=column.type_name, raw_default=wrap("type_cast", cast))))
+
+
+def altered_back(node: Node, parts: Iterable[Part]) -> Iterator[Part]:
+    """The parts of one ALTER TABLE in down order, neighbours that have a way back joined in one statement."""
+    ordered = [part.settled for part in reversed(list(parts))]
+    kept = [part for part in ordered if part.down != ""] or ordered[:1]
+    for has_command, group in groupby(kept, lambda part: part.command is not None):
+        if not has_command:
+            yield from group
+            continue
+        some = list(group)
+        notes = dict.fromkeys(part.reason for part in some if part.reason)
+        yield Part(alter_sql(node, [part.command for part in some]), "; ".join(notes))
+
+
+def alter_sql(node: Node, commands: Iterable[Node]) -> str:
+    """One ALTER statement on the same table. A constraint goes before a column that would take it along."""
+    ordered = sorted(commands, key=lambda command: enum(command, "subtype") != "AT_DropConstraint")
+    head = _deparsed(node, new("AlterTableCmd", subtype="AT_SetLogged")).removesuffix("SET LOGGED")
+    return head + ", ".join(_clause(node, command, head) for command in ordered)
+
+
+def _clause(node: Node, command: Node, head: str) -> str:
+    clause = _deparsed(node, command).removeprefix(head).strip()
+    if enum(command, "subtype") == "AT_DropColumn" and enum(node, "objtype") != "OBJECT_TYPE":
+        return "DROP COLUMN " + clause.removeprefix("DROP ")
+    return clause
+
+
+def _deparsed(node: Node, command: Node) -> str:
+    one = copy(node, cmds=None)
+    one.cmds.add().alter_table_cmd.CopyFrom(command)
+    return deparse("alter_table_stmt", one)
