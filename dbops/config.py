@@ -168,7 +168,7 @@ def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
         try:
             values["embedded"] = not _flag(environ["DBOPS_NO_EMBEDDED"])
         except ValueError as error:
-            raise ConfigError(f"environment: DBOPS_NO_EMBEDDED: {error}", hint="nothing was done; mend the value") from None
+            raise ConfigError(f"environment: DBOPS_NO_EMBEDDED: {error}", hint="mend the value") from None
     return values
 
 
@@ -206,7 +206,7 @@ def _profile(
     """The profile's name and the file's values with the profile's [env.NAME] laid over them."""
     profiles = content.get("env", {})
     if not isinstance(profiles, dict) or not all(isinstance(values, dict) for values in profiles.values()):
-        raise ConfigError(f"{path}: `env` holds profiles, not a value", hint="write a section [env.prod]; choose it with --env prod")
+        raise ConfigError(f"{path}: `env` holds profiles, not a value", hint="write a section [env.prod]")
     name = env or environ.get("DBOPS_ENV", "")
     values = {key: value for key, value in content.items() if key != "env"}
     # DBOPS_ENV=production is also how a container says where it runs, with no profile of that name

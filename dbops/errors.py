@@ -19,7 +19,8 @@ The message names the thing and says what happened; the hint says what was left 
     ├── LockLost                      1  the runner lock was lost in the middle of a run
     ├── Irreversible                  1  a migration that has no way back
     ├── EmbeddedServerError           1  the PostgreSQL that comes with the install did not start
-    └── MissingToolError              1  a program or extra that is needed is not installed
+    ├── MissingToolError              1  a program or extra that is needed is not installed
+    └── Interrupted                 130  Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations
@@ -122,3 +123,8 @@ class EmbeddedServerError(DbopsError):
 
 class MissingToolError(DbopsError):
     code = "missing_tool"
+
+
+class Interrupted(DbopsError):
+    code = "interrupted"
+    exit_code = 130

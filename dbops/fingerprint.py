@@ -120,9 +120,7 @@ def schema_text(
         blocks = [(str(place), str(name), [str(line)]) for place, name, line in rows]
         program = _fit(pg_dump, major) if pg_dump else find_pg_dump(major)
         names = [pattern for _, pattern in excluded]
-        dump, version = (
-            _dump(conn, program, present, names, lock_wait_ms) if present else ("", _version(program))
-        )
+        dump, version = _dump(conn, program, present, names, lock_wait_ms) if present else ("", _version(program))
     return SchemaText(canonical([*_blocks(dump), *blocks]), version)
 
 
@@ -170,14 +168,9 @@ def connection_of(conn: Connection) -> tuple[str, dict[str, str]]:
     given = {
         option.keyword.decode(): option.val.decode()
         for option in conn.pgconn.info
-        if option.val
-        and option.val != option.compiled
-        and option.dispchar != b"*"
-        and option.keyword != b"service"
+        if option.val and option.val != option.compiled and option.dispchar != b"*" and option.keyword != b"service"
     }
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("PGSERVICE", "PGSERVICEFILE")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("PGSERVICE", "PGSERVICEFILE")}
     if conn.info.password:
         environment["PGPASSWORD"] = conn.info.password
     environment["PGTZ"] = "UTC"  # constants of type timestamptz are printed in the session's zone
@@ -189,7 +182,7 @@ def _pattern(name: str) -> str:
 
 
 def _failed(message: str) -> DbopsError:
-    if "lock timeout" in message or "canceling statement due to lock" in message:
+    if "timeout" in message and "LOCK TABLE" in message:
         return Blocked(
             f"pg_dump waited too long for a lock: {message}",
             hint="another session holds a table exclusively; try again when it is done. Nothing was changed",

@@ -30,7 +30,7 @@ INNER_NAMESPACE = NAMESPACE + 1
 
 
 def lock_key(table: str) -> int:
-    """The lock's key (31 bits) for a record table: two sets of migrations in one database do not wait for each other."""
+    """The lock's key (31 bits) for a record table: two sets of migrations in a database do not wait for each other."""
     return int.from_bytes(hashlib.sha256(table.encode()).digest()[:4], "big") >> 1
 
 
@@ -45,20 +45,26 @@ class Holder:
     since: datetime
 
     def __str__(self) -> str:
-        return f"{self.application or 'a client'} as {self.user} from {self.host}, server process {self.pid}, since {self.since:%H:%M:%S}"
+        who = f"{self.application or 'a client'} as {self.user} from {self.host}"
+        return f"{who}, server process {self.pid}, since {self.since:%H:%M:%S}"
 
 
 class RunnerLock:
-    """The lock as a context manager. Raises LockHeld (exit 11) where another runner keeps it for more than `wait` seconds.
+    """The lock as a context manager. Raises LockHeld (exit 11) where another runner keeps it for over `wait` seconds.
 
     `on_wait` is called with the Holder (None where the server does not say) when waiting begins.
     """
 
-    def __init__(self, url: str, table: str, *, wait: float, on_wait: Callable[[Holder | None], None] | None = None) -> None:
+    def __init__(
+        self, url: str, table: str, *, wait: float, on_wait: Callable[[Holder | None], None] | None = None
+    ) -> None:
+        from psycopg import ClientCursor
+
         self.key = lock_key(table)
         self.wait = wait
         self.on_wait = on_wait or (lambda _: None)
-        self.conn = connect(url, "lock", keepalives_idle=30)
+        # the extended protocol would leave a portal open, and with it a snapshot for CREATE INDEX CONCURRENTLY to wait on
+        self.conn = connect(url, "lock", keepalives_idle=30, cursor_factory=ClientCursor)
         self.pid = 0
         try:
             self.server = server_of(self.conn)
@@ -89,8 +95,9 @@ class RunnerLock:
                     told = True
                 left = end - time.monotonic()
                 if left <= 0:
+                    holder = self.holder() or "it has just let go"
                     raise LockHeld(
-                        f"another runner holds the lock on {self.server.database}: {self.holder() or 'it has just let go'}",
+                        f"another runner holds the lock on {self.server.database}: {holder}",
                         hint="wait for it (--wait 10min), or end that process on its machine; nothing was done",
                     )
                 # jitter: twenty runners that start together do not ask together
@@ -126,7 +133,9 @@ class RunnerLock:
         names = {"pid": self.pid, "namespace": NAMESPACE, "key": self.key}
         return sql.SQL(queries()["lock_guard"] + ";").format(**{k: sql.Literal(v) for k, v in names.items()})
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with suppress(Exception):
             self.conn.execute("ROLLBACK")
         self.conn.close()

@@ -28,6 +28,9 @@ select case when exists (
     and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
 ) then 1 else pg_catalog.concat('dbops: the runner lock was lost')::pg_catalog.int4 end;
 
+-- name: look_again
+select pg_catalog.pg_stat_clear_snapshot();
+
 -- name: blockers
 select b.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
        pg_catalog.left(coalesce(a.query, ''), 200), pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start, a.backend_start)
@@ -35,7 +38,7 @@ from pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) as b(pid)
   left join pg_catalog.pg_stat_activity a on a.pid = b.pid;
 
 -- name: fingerprint_path
-set local search_path = '';
+select pg_catalog.set_config('search_path', '', true);
 
 -- name: fingerprint_schemas
 select n.nspname from pg_catalog.pg_namespace n where n.nspname = any (%(schemas)s) order by 1;
@@ -118,3 +121,41 @@ select '', 'publication ' || p.pubname, 'table ' || pg_catalog.format('%%I.%%I',
 from pg_catalog.pg_publication p join pg_catalog.pg_publication_rel r on r.prpubid = p.oid
   join pg_catalog.pg_class c on c.oid = r.prrelid join place on place.oid = c.relnamespace
 order by 1, 2, 3;
+
+-- The copy of a schema (schema_copy.py).
+
+-- name: copy_used
+select pg_catalog.min(c.oid::pg_catalog.regclass::text) from pg_catalog.pg_class c
+  join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where n.nspname <> 'information_schema' and n.nspname !~ '^pg_';
+
+-- name: copy_roles
+select r.rolname::text, r.rolsuper, r.rolbypassrls, r.rolinherit, r.rolcreaterole, r.rolcreatedb
+from pg_catalog.pg_roles r where r.rolname !~ '^pg_' order by 1;
+
+-- name: copy_memberships
+-- by to_jsonb, since the options inherit and set are new in 16
+select g.rolname::text, m.rolname::text, pg_catalog.bool_or(a.admin_option),
+  pg_catalog.bool_or(coalesce((pg_catalog.to_jsonb(a) ->> 'inherit_option')::bool, m.rolinherit)),
+  pg_catalog.bool_or(coalesce((pg_catalog.to_jsonb(a) ->> 'set_option')::bool, true))
+from pg_catalog.pg_auth_members a join pg_catalog.pg_roles g on g.oid = a.roleid join pg_catalog.pg_roles m on m.oid = a.member
+where m.rolname !~ '^pg_' group by 1, 2 order by 1, 2;
+
+-- name: copy_settings
+select s.name, s.setting from pg_catalog.pg_settings s
+where s.source in ('database', 'user', 'database user') or s.name = 'search_path' and s.source <> 'default'
+order by 1;
+
+-- name: copy_unpopulated
+select n.nspname::text, c.relname::text from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind = 'm' and not c.relispopulated order by c.oid;
+
+-- name: relation_sizes
+select pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
+  coalesce(pg_catalog.pg_total_relation_size(c.oid), 0), coalesce(pg_catalog.pg_relation_size(c.oid), 0),
+  coalesce(pg_catalog.pg_indexes_size(c.oid), 0),
+  -- what autovacuum counts since the last ANALYZE is nearer than nothing
+  case when c.reltuples >= 0 and c.relpages > 0 then c.reltuples::int8
+       else nullif(pg_catalog.pg_stat_get_live_tuples(c.oid), 0) end
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('r', 'm', 'i') and n.nspname <> 'information_schema' and n.nspname !~ '^pg_';

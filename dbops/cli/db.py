@@ -43,7 +43,8 @@ def _text(server: LocalServer) -> str:
 def _started(out: Output) -> LocalServer:
     if not out.settings.embedded:
         raise ConfigError(
-            "the embedded server is forbidden here (DBOPS_ENV=production, --no-embedded or embedded = false)", hint="nothing was done"
+            "the embedded server is forbidden here (DBOPS_ENV=production, --no-embedded or embedded = false)",
+            hint="nothing was done",
         )
     return start_local(out.settings.data_directory, out.settings.postgres_version)
 

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from dbops import __version__
-from dbops.errors import EXIT_CODES, DbopsError, UsageError
+from dbops.errors import EXIT_CODES, DbopsError, Interrupted, UsageError
 
 GROUPS = {"db": "dbops.cli.db", "init": "dbops.cli.init", "migrate": "dbops.cli.migrate"}
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
@@ -100,9 +100,7 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(UsageError(error.format_message()), as_json)
     except (KeyboardInterrupt, click.Abort):
-        error = DbopsError("interrupted", hint="what was under way was rolled back; what was committed is recorded")
-        error.code, error.exit_code = "interrupted", 130
-        return _fail(error, as_json)
+        return _fail(Interrupted("interrupted", hint="what was under way was rolled back; what was committed is recorded"), as_json)
     except BrokenPipeError:
         sys.stderr.close()
         return 1

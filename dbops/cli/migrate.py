@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dbops.cli.main import common
 from dbops.cli.output import Output, duration, shown_path
 from dbops.migrate import Event, Migration, MigrationManager, Outcome, Plan, Status
-from dbops.migrate.plan import Act
-from dbops.migrate.prove import Proof, Remark
+
+if TYPE_CHECKING:
+    from dbops.migrate.plan import Act
+    from dbops.migrate.prove import Proof, Remark
 
 SCRATCH = click.option("--scratch-url", help="A server for proofs; else DBOPS_SCRATCH_URL, an installed one, the embedded one.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
@@ -333,9 +335,9 @@ def history(out: Output, limit: int) -> None:
 
 def _add_the_rest() -> None:
     # they use this module's options and helpers
-    from dbops.cli import upkeep
+    from dbops.cli import lint, upkeep
 
-    for verb in (upkeep.plan, upkeep.reverse, upkeep.check, upkeep.repair, upkeep.baseline, upkeep.adopt):
+    for verb in (lint.lint, upkeep.plan, upkeep.reverse, upkeep.check, upkeep.repair, upkeep.baseline, upkeep.adopt):
         command.add_command(verb)
 
 

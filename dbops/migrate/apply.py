@@ -55,29 +55,30 @@ class Runner:
             self._run(act, statement)
             self._tell("ran", act, number)
         self._tell("record", act)
-        self._commit(self._record(act, began))
+        self._commit(act, self._record(act, began))
 
     def _begin(self, act: Act) -> None:
         self.worker.begin()
         self._tell("transaction", act)
 
-    def _commit(self, *statements: sql.Composed) -> None:
+    def _commit(self, act: Act, *statements: sql.Composed) -> None:
         """Undo what the file set, write what is to be written with it, and commit."""
-        text = queries("migrate")["restore_session"] + "; SET LOCAL row_security = off;"
-        self.worker.send(text)
-        self.worker.guarded("".join(f"{statement.as_string()};" for statement in statements) + "COMMIT")
+        restored = queries("migrate")["restore_session"] + ";" + self.worker.limits
+        # what is deferred (a foreign key) fails here: told with the place of the last statement
+        self._run(act, act.program.statements[-1], _text(statements), before=restored)
 
     def _record(self, act: Act, began: float) -> sql.Composed:
         if act.direction == "down":
             return self.history.query("delete_record", version=act.version)
         return self.history.insertion(act.migration, act.program, self.run, (time.monotonic() - began) * 1000)
 
-    def _run(self, act: Act, statement: Statement, before: str = "") -> None:
+    def _run(self, act: Act, statement: Statement, text: str = "", before: str = "") -> None:
+        """Run a statement of the file, or a text that ends its transaction."""
         try:
             with self.worker.watch.statement():
-                self.worker.guarded(statement.sql, before)
+                self.worker.guarded(text or statement.sql, before)
         except psycopg.Error as error:
-            raise self._failed(error, act, statement, self.worker.offset(before)) from error
+            raise failed(error, act, statement, None if text else self.worker.offset(before), self.worker) from error
 
     def _with_retries(self, act: Act, attempt: Callable[[], None]) -> None:
         """Give up after lock_tries; between tries nothing is held and nothing queues behind us."""
@@ -90,7 +91,8 @@ class Runner:
                 if number == tries:
                     raise
                 pause = random.uniform(0.5, 1.5) * min(0.1 * 2**number, 5.0)
-                self._tell("retry", act, number, f"{error.message}; trying again in {pause:.1f} s ({number} of {tries})")
+                again = f"trying again in {pause:.1f} s ({number} of {tries})"
+                self._tell("retry", act, number, f"{error.message}; {again}")
                 time.sleep(pause)
             except psycopg.Error as error:
                 self.worker.rollback()
@@ -113,18 +115,14 @@ class Runner:
             self._one_step(act, step, known.get(step.number), settings)
         self._tell("record", act)
 
-        def record() -> None:
-            self._begin(act)
-            self._commit(self._record(act, began), self._step_query("steps_forgotten", act))
-
-        self._with_retries(act, record)
+        self.transaction(act, self._record(act, began), self._step_query("steps_forgotten", act))
 
     def _one_step(self, act: Act, step: Step, known: StepRecord | None, settings: str) -> None:
         checksum = tree_checksum([step.statement])
         if known is not None and known.checksum != checksum:
             raise HistoryMismatch(
-                f"{shown(act.migration.path)}:{step.statement.line}: step {step.number} of {act.version} was {known.state} "
-                "by an earlier run and has been edited since",
+                f"{shown(act.migration.path)}:{step.statement.line}: step {step.number} of {act.version} was "
+                f"{known.state} by an earlier run and has been edited since",
                 hint="put the statement back, then run the command again; nothing more was done",
             )
         if known is not None and known.state == "done":
@@ -143,12 +141,12 @@ class Runner:
             self.worker.guarded(settings)
         self._run(act, step.statement)
         self._tell("step", act, step.number)
-        self._commit(self.started(act, step, checksum, state="done"))
+        self._commit(act, self.started(act, step, checksum, state="done"))
         self._tell("step_done", act, step.number)
 
     def started(
-        self, act: Act, step: Step, checksum: str, *, state: str = "started", marker: str = "", before: list[str] | None = None,
-        backend: tuple[int | None, object] = (None, None),
+        self, act: Act, step: Step, checksum: str, *, state: str = "started", marker: str = "",
+        before: list[str] | None = None, backend: tuple[int | None, object] = (None, None),
     ) -> sql.Composed:  # fmt: skip
         """The statement that records a step."""
         values = {"steps": len(act.program.statements), "checksum": checksum, "state": state, "marker": marker}
@@ -156,18 +154,19 @@ class Runner:
         return self._step_query("step_started", act, step=step.number, **values)
 
     def _step_query(self, statement: str, act: Act, **values: object) -> sql.Composed:
-        return self.history.query(statement, record_table=self.history.table, version=act.version, direction=act.direction, **values)
+        key = {"record_table": self.history.table, "version": act.version, "direction": act.direction}
+        return self.history.query(statement, **key, **values)
 
     def write(self, act: Act, *names: str, step: int) -> None:
         """Write a step's progress in a guarded transaction."""
         self.transaction(act, *(self._step_query(name, act, step=step) for name in names))
 
     def transaction(self, act: Act, *statements: sql.Composed) -> None:
-        """Run dbops' own statements in a guarded transaction."""
+        """Run dbops' own statements in a guarded transaction; what is set for the session stays."""
 
         def attempt() -> None:
-            self.worker.begin()
-            self._commit(*statements)
+            self._begin(act)
+            self._run(act, act.program.statements[-1], _text(statements))
 
         self._with_retries(act, attempt)
 
@@ -175,47 +174,55 @@ class Runner:
         settings = [step for step in steps if step.mode is Mode.SESSION]
         outside = [step for step in steps if step.mode is Mode.OUTSIDE]
         configured = self.worker.settings.search_path
-        if self.worker.server.pooled and outside and (configured or settings and settings[0].number < outside[-1].number):
+        if not (self.worker.server.pooled and outside):
+            return
+        if configured or (settings and settings[0].number < outside[-1].number):
             what = settings[0].statement.sql if settings else f"search_path = {configured}"
             raise MigrationFileError(
-                f"{shown(act.migration.path)}:{outside[-1].statement.line}: {what!r} cannot be carried through a pooler to a "
-                f"statement outside a transaction ({act.program.reason})",
-                hint="connect to the server directly for this migration, or qualify the names; nothing of it was applied",
+                f"{shown(act.migration.path)}:{outside[-1].statement.line}: {what!r} cannot be carried through "
+                f"a pooler to a statement outside a transaction ({act.program.reason})",
+                hint="connect to the server directly for this migration, or qualify the names; nothing of it was done",
             )
 
-    def _failed(self, error: psycopg.Error, act: Act, statement: Statement, offset: int) -> DbopsError:
-        return failed(error, act, statement, offset, self.worker)
+
+def _text(statements: tuple[sql.Composed, ...]) -> str:
+    return "".join(f"{statement.as_string()};" for statement in statements) + "COMMIT"
 
 
-def failed(error: psycopg.Error, act: Act, statement: Statement, offset: int, worker: Worker) -> DbopsError:
-    """The error of a migration's own statement, with its place in the file and what was left untouched."""
+def failed(error: psycopg.Error, act: Act, statement: Statement, offset: int | None, worker: Worker) -> DbopsError:
+    """The error of a migration's own statement, with its place in the file and what was left untouched.
+
+    `offset` is how much was sent in front of it; None where what failed was not the statement itself.
+    """
     if worker.conn.broken or worker.conn.closed or not error.sqlstate:
         return translate(error)
-    if is_lock_timeout(error) and act.program.transactional:
+    if is_lock_timeout(error):
         blocker = worker.watch.seen or "no longer to be seen"
+        waited = f"waited {worker.settings.lock_timeout:g} s for a lock" if error.sqlstate == "55P03" else "a deadlock"
         return Blocked(
-            f"{shown(act.migration.path)}:{statement.line}: waited {worker.settings.lock_timeout:g} s for a lock; blocked by {blocker}",
+            f"{shown(act.migration.path)}:{statement.line}: {waited}; blocked by {blocker}",
             hint="end that transaction (pg_terminate_backend) or wait for it, then run the command again; "
-            f"{act.version} was rolled back",
+            f"{act.version} {_kept(act)}",
         )
     return StatementFailed(_message(error, act, statement, offset), hint=_hint(error, act))
 
 
-def _message(error: psycopg.Error, act: Act, statement: Statement, offset: int) -> str:
+def _message(error: psycopg.Error, act: Act, statement: Statement, offset: int | None) -> str:
     diag = error.diag
     path = shown(act.migration.path)
-    line, column, text = statement.line, 0, next(iter(statement.sql.splitlines()), "")
-    position = int(diag.statement_position or 0) - 1 - offset
+    lines = statement.sql.splitlines() or [""]
+    line, column, text = statement.line, 0, lines[0]
+    position = -1 if offset is None else int(diag.statement_position or 0) - 1 - offset
     if 0 <= position <= len(statement.sql):
         head = statement.sql[:position]
         line += head.count("\n")
         column = position - (head.rfind("\n") + 1) + 1
-        text = statement.sql.splitlines()[head.count("\n")] if head.count("\n") < len(statement.sql.splitlines()) else text
+        text = lines[min(head.count("\n"), len(lines) - 1)]
     place = f"{path}:{line}:{column}" if column else f"{path}:{line}"
     pointer = [f"  {' ' * (column - 1)}^"] if column and column < 200 else []
     details = [f"  {part}" for part in (diag.message_detail, diag.context) if part]
-    lines = [f"{place}: {diag.message_primary} ({error.sqlstate})", f"  {text[:200]}", *pointer, *details]
-    return redact("\n".join(lines))
+    message = [f"{place}: {diag.message_primary} ({error.sqlstate})", f"  {text[:200]}", *pointer, *details]
+    return redact("\n".join(message))
 
 
 def _hint(error: psycopg.Error, act: Act) -> str:
@@ -225,5 +232,10 @@ def _hint(error: psycopg.Error, act: Act) -> str:
         own = "connect as the owner, or grant the right that is missing. "
     else:
         own = f"{error.diag.message_hint} " if error.diag.message_hint else ""
-    kept = "was rolled back" if act.program.transactional else "stopped at this statement; `up` resumes there"
-    return f"{own}{act.version} {kept}; what was applied before stays recorded"
+    return f"{own}{act.version} {_kept(act)}; what was applied before stays recorded"
+
+
+def _kept(act: Act) -> str:
+    if act.program.transactional:
+        return "was rolled back"
+    return f"stopped at this statement; `{act.direction}` resumes there"

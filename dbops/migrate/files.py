@@ -76,7 +76,7 @@ def read_folder(folder: Path) -> tuple[Migration, ...]:
     Raises MigrationFileError for a malformed name, a duplicate version, a link out of the folder, or a bad file.
     """
     found: dict[tuple[int, ...], Migration] = {}
-    halves: dict[str, dict[str, Path]] = {}
+    halves: dict[tuple[str, str], dict[str, Path]] = {}
     root = os.path.realpath(folder)
     for entry in _entries(folder):
         path = folder / entry.name
@@ -84,13 +84,14 @@ def read_folder(folder: Path) -> tuple[Migration, ...]:
             raise MigrationFileError(f"{shown(path)}: a link out of the folder", hint="copy the file into the folder; nothing was applied")
         version, name, part, kind = _parse_name(path)
         if part:
-            if part in halves.setdefault(f"{version}\0{name}", {}):
-                raise _duplicate(version, path, halves[f"{version}\0{name}"][part])
-            halves[f"{version}\0{name}"][part] = path
+            parts = halves.setdefault((version, name), {})
+            if part in parts:
+                raise _duplicate(version, path, parts[part])
+            parts[part] = path
             continue
         _add(found, _read_json(path, version, name) if kind == "json" else _read_sql(path, version, name))
-    for key, parts in halves.items():
-        _add(found, _read_pair(*key.split("\0"), parts))
+    for (version, name), parts in halves.items():
+        _add(found, _read_pair(version, name, parts))
     return tuple(sorted(found.values(), key=lambda migration: migration.order))
 
 
@@ -239,7 +240,9 @@ def _read_down(path: Path) -> Script:
     for mark in _DIRECTIVE.finditer(text):
         line = text.count("\n", 0, mark.start()) + 1
         if mark[1] != "down":
-            raise MigrationFileError(f"{shown(path)}:{line}: `-- migrate:{mark[1]}` in the down half of a pair", hint="move it to the .up.sql")
+            raise MigrationFileError(
+                f"{shown(path)}:{line}: `-- migrate:{mark[1]}` in the down half of a pair", hint="move it to the .up.sql"
+            )
         transaction = _transaction(mark, path, line)
     return Script(text, path, transaction=transaction)
 
@@ -256,10 +259,10 @@ def _read_json(path: Path, version: str, name: str) -> Migration:
         raise MigrationFileError(f"{shown(path)}: version {content['version']!r} inside, {version!r} in its name", hint="make them agree")
     transaction, requires = content.get("transaction", True), content.get("requires", [])
     if not isinstance(transaction, bool):
-        raise MigrationFileError(f"{shown(path)}: transaction is neither true nor false", hint="nothing was applied")
+        raise MigrationFileError(f"{shown(path)}: transaction is no true or false", hint="nothing was applied")
     required = [requires] if isinstance(requires, str) else requires
     if not isinstance(required, list) or not all(isinstance(item, str) and item.strip() for item in required):
-        raise MigrationFileError(f"{shown(path)}: requires is no list of extensions", hint='for example: ["vector"]; nothing was applied')
+        raise MigrationFileError(f"{shown(path)}: requires is no list of extensions", hint='for example: ["vector"]')
     up = Script(_json_text(content, "up", path), path, 1, transaction)
     down = Script(_json_text(content, "down", path), path, 1, transaction) if content.get("down") else None
     extensions = tuple(item.split()[-1] for item in required)

@@ -226,7 +226,7 @@ class History:
             "schema_hash": schema.hash if schema else None,
             "schema_text": schema.compress() if schema else None,
         }
-        with translated():
+        with translated(), self.conn.transaction():
             self.conn.execute(queries("migrate")["insert_run"], values)
 
 

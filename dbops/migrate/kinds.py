@@ -127,7 +127,7 @@ def _subscription(node: Node) -> str:
 def _altered_subscription(node: Node) -> str:
     kind = _enum_name(node, "kind")
     refresh = [unwrap(option) for option in node.options if unwrap(option).defname == "refresh"]
-    if "REFRESH" in kind or "PUBLICATION" in kind and (not refresh or _option(node.options, "refresh")):
+    if "REFRESH" in kind or ("PUBLICATION" in kind and (not refresh or _option(node.options, "refresh"))):
         return "ALTER SUBSCRIPTION REFRESH"
     named = any(unwrap(option).defname in ("failover", "two_phase") for option in node.options)
     return "ALTER SUBSCRIPTION SET" if named else ""

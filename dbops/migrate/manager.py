@@ -14,13 +14,10 @@ from dbops.config import Settings, libpq_url, load
 from dbops.database import Server, connect, require_bypass, server_of, translated
 from dbops.embedded import resolve
 from dbops.errors import DbopsError, MigrationFileError
-from dbops.lock import RunnerLock
-from dbops.migrate.apply import Runner
 from dbops.migrate.events import Event, Observer, silent
 from dbops.migrate.files import Migration, read_folder
 from dbops.migrate.history import History, Run
 from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, require_known, status
-from dbops.migrate.worker import Worker
 from dbops.sql import queries
 
 if TYPE_CHECKING:
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from dbops.migrate.prove import Proof
     from dbops.migrate.reverse import Reversal
     from dbops.migrate.upkeep import Drift
+    from dbops.migrate.worker import Worker
     from dbops.migrate.xray import Xray
 
 
@@ -97,13 +95,15 @@ class MigrationManager:
         Raises HistoryMismatch, LockHeld, StatementFailed, Blocked, LockLost, CannotConnect, MigrationFileError.
         """
         self._require_folder()
-        before = self.plan_up(to=to, count=count, allow_out_of_order=allow_out_of_order)
-        if not before.acts:
-            return Outcome(before, (), 0.0)
+        files = self.files()
+        with self._reading() as (conn, history):
+            before = self._status(files, conn, history)
+        if not before.pending:
+            return Outcome(plan_up(before, to=to, count=count, allow_out_of_order=allow_out_of_order), (), 0.0)
 
         def plan(conn: Connection, history: History) -> Plan:
             # once more under the lock: another runner may have done some or all of it
-            now = self._status(self.files(), conn, history)
+            now = self._status(files, conn, history)
             return plan_up(now, to=to, count=count, allow_out_of_order=allow_out_of_order)
 
         return self._run("up", plan)
@@ -150,9 +150,11 @@ class MigrationManager:
 
     def _run(self, command: str, plan_under_lock: Callable[[Connection, History], Plan]) -> Outcome:
         """Take the lock, make the plan under it, act, write the ledger."""
+        from dbops.migrate.apply import Runner
+
         began, started_at = time.monotonic(), datetime.now(UTC)
         done: list[str] = []
-        with self.locked() as (worker, history):
+        with self.locked() as (worker, history), translated():
             plan = plan_under_lock(worker.conn, history)
             if plan.acts:
                 require_bypass(worker.conn, worker.server)
@@ -170,6 +172,8 @@ class MigrationManager:
     @contextmanager
     def locked(self, *, ensure: bool = True) -> Iterator[tuple[Worker, History]]:
         """The runner lock, a worker under it, and the tables of the history made where they were missing."""
+        from dbops.lock import RunnerLock
+        from dbops.migrate.worker import Worker
 
         def waits(holder: object) -> None:
             self.tell(Event("waiting", detail=str(holder or "another runner")))

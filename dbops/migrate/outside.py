@@ -1,11 +1,12 @@
 """Statements that PostgreSQL refuses in a transaction: recorded before and after, recovered when a run was killed.
 
-A killed runner may leave a backend that goes on, an invalid index, a detach that is pending: each is waited for, dropped
-or finished before the step is run again (https://www.postgresql.org/docs/current/sql-createindex.html).
+A killed runner may leave a backend that goes on, an invalid index, a detach that is pending: each is waited for,
+dropped or finished before the step is run again (https://www.postgresql.org/docs/current/sql-createindex.html).
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class Outside:
         self.worker = runner.worker
         self.node: Node = step.statement.node
         self.what = outside_reason(step.statement)
+        self.place = f"{shown(act.migration.path)}:{step.statement.line}"
         self.marker = f"/* dbops {runner.run} {act.version}/{step.number} */"
 
     def perform(self, known: StepRecord | None) -> None:
@@ -93,18 +95,28 @@ class Outside:
         return problem
 
     def _clean_up(self, before: list[str]) -> None:
-        """Drop the invalid index that the statement left, and forget that it was begun."""
+        """Drop the invalid index that the statement left, and forget that it was begun.
+
+        The drop waits for whoever uses the table, but not for long: then the step stays as begun, and the next run
+        recovers it.
+        """
+        limit = threading.Timer(max(self.worker.settings.lock_timeout, 5.0), self.worker.conn.cancel_safe)
+        limit.start()
         try:
             self._drop_invalid(before)
             self.runner.write(self.act, "step_forgotten", step=self.step.number)
-        except (psycopg.Error, DbopsError):
-            return  # the step stays recorded as started: the next run recovers it
+        except (psycopg.Error, DbopsError) as error:
+            reason = str(error).splitlines()[0]
+            detail = f"{self.act.version}: an invalid index may be left until the next run ({reason})"
+            self.runner._tell("warning", self.act, self.step.number, detail)
+        finally:
+            limit.cancel()
 
-    def _rows(self, name: str, **values: Any) -> list[tuple[Any, ...]]:
-        return self.worker.conn.execute(queries("migrate")[name], values).fetchall()
+    def _rows(self, statement: str, /, **values: Any) -> list[tuple[Any, ...]]:
+        return self.worker.conn.execute(queries("migrate")[statement], values).fetchall()
 
-    def _one(self, name: str, **values: Any) -> Any:
-        return next(iter(self._rows(name, **values)), None)
+    def _one(self, statement: str, /, **values: Any) -> Any:
+        return next(iter(self._rows(statement, **values)), None)
 
     def _await_abandoned(self, known: StepRecord) -> None:
         """Wait for the backend of a killed runner: it may still be building the index."""
@@ -118,7 +130,8 @@ class Outside:
                 told = True
             if time.monotonic() > end:
                 raise LockHeld(
-                    f"server process {rows[0][0]} still runs step {self.step.number} of {self.act.version} for a runner that was killed",
+                    f"server process {rows[0][0]} still runs step {self.step.number} of {self.act.version} "
+                    "for a runner that was killed",
                     hint="wait for it (--wait 1h) or end it with pg_terminate_backend; nothing more was done",
                 )
             time.sleep(0.1)
@@ -140,10 +153,11 @@ class Outside:
                 return bool(found) == what.startswith("CREATE")
         if what:
             return False  # VACUUM, REINDEX, CLUSTER, ALTER SYSTEM: running it once more is right
+        version = self.act.version
         raise HistoryMismatch(
-            f"{shown(self.act.migration.path)}:{self.step.statement.line}: step {self.step.number} of {self.act.version} "
-            "was begun by a run that was killed; nobody can tell how much of it was done",
-            hint=f"look at the database, then `dbops migrate repair --step-done {self.act.version}` or `--step-again {self.act.version}`",
+            f"{self.place}: step {self.step.number} of {version} was begun by a run that was killed; "
+            "nobody can tell how much of it was done",
+            hint=f"look at the database, then `dbops migrate repair --step-done {version}` or `--step-again {version}`",
         )
 
     def _finalize(self) -> str:
@@ -156,21 +170,22 @@ class Outside:
         where = partition(self.node)
         return f"ALTER TABLE {where['table']} DETACH PARTITION {where['partition']} FINALIZE"
 
-    def _table(self) -> str:
-        return relation(self.node.relation) if self.what in ("CREATE INDEX CONCURRENTLY", "REINDEX CONCURRENTLY") else ""
+    def _listed(self) -> list[tuple[Any, ...]]:
+        """The indexes among which are those that the statement makes."""
+        if self.what == "CREATE INDEX CONCURRENTLY":
+            return self._rows("indexes_of", table=relation(self.node.relation))
+        return self._rows("reindex_leftovers") if self.what == "REINDEX CONCURRENTLY" else []
 
     def _indexes(self) -> list[str]:
-        """The indexes of the table before the statement runs."""
-        table = self._table()
-        return [row[0] for row in self._rows("indexes_of", table=table)] if table else []
+        """Those indexes before the statement runs."""
+        return [row[0] for row in self._listed()]
 
     def _made(self, before: list[str]) -> list[tuple[str, bool]]:
         """The index of that name, or where it has none those that are new, with whether they are valid."""
         if self.what == "CREATE INDEX CONCURRENTLY" and self.node.idxname:
             state = self._one("index_state", index=index_name(self.node))
             return [(state[0], state[1])] if state else []
-        table = self._table()
-        return [(row[0], row[2]) for row in self._rows("indexes_of", table=table) if row[0] not in before] if table else []
+        return [(row[0], row[2]) for row in self._listed() if row[0] not in before]
 
     def _drop_invalid(self, before: list[str]) -> None:
         for name, valid in self._made(before):
@@ -182,10 +197,11 @@ class Outside:
 
     def _require_valid(self, before: list[str]) -> None:
         for name, valid in self._made(before):
-            if not valid:
+            if not valid and self.what == "CREATE INDEX CONCURRENTLY":
                 raise StatementFailed(
-                    f"{shown(self.act.migration.path)}:{self.step.statement.line}: index {name} is not valid after its build",
-                    hint=f"run the command again: it drops and rebuilds the index; {self.act.version} does not count as applied",
+                    f"{self.place}: index {name} is not valid after its build",
+                    hint="run the command again: it drops and rebuilds the index; "
+                    f"{self.act.version} does not count as applied",
                 )
 
 

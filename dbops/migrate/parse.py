@@ -48,7 +48,9 @@ def parse(text: str, path: Path | str = "<text>", first_line: int = 1) -> tuple[
     try:
         tree = parse_text(text)
     except PgQueryError as error:
-        raise _syntax_error(error.message, max(error.cursorpos - 1, 0), raw, path, first_line) from None
+        # the parser counts its place in characters
+        at = len(text[: max(error.cursorpos - 1, 0)].encode("utf-8"))
+        raise _syntax_error(error.message, at, raw, path, first_line) from None
     return tuple(_statements(tree.stmts, raw, first_line))
 
 

@@ -197,9 +197,9 @@ def choose_down(
         require_known(version, [record.version for record in now.applied])
         return tuple(record for record in newest_first if record.version == version)
     if to is not None:
-        if to not in ("0", ""):
+        if to != "0":
             require_known(to, [record.version for record in now.applied])
-        return tuple(record for record in newest_first if record.order > version_order(to or "0"))
+        return tuple(record for record in newest_first if record.order > version_order(to))
     return newest_first[: 1 if count is None else count]
 
 

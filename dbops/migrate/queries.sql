@@ -70,7 +70,7 @@ select version, name, checksum, tree_checksum, applied_at, duration_ms, applied_
 from {table};
 
 -- name: applied_scripts
-select up_sql, down_sql, down_transaction, loses from {table} where version = %(version)s;
+select up_sql, down_sql, down_transaction, loses from {table} where version = {version};
 
 -- name: insert_record
 insert into {table} (version, name, checksum, tree_checksum, duration_ms, applied_from, dbops_version, kind, run, up_sql, down_sql, down_transaction, loses)
@@ -80,9 +80,9 @@ values ({version}, {name}, {checksum}, {tree_checksum}, {duration_ms}, {applied_
 delete from {table} where version = {version} returning 1;
 
 -- name: update_record
-update {table} set name = %(name)s, checksum = %(checksum)s, tree_checksum = %(tree_checksum)s, up_sql = %(up_sql)s,
-  down_sql = %(down_sql)s, down_transaction = %(down_transaction)s, loses = %(loses)s
-where version = %(version)s;
+update {table} set name = {name}, checksum = {checksum}, tree_checksum = {tree_checksum}, up_sql = {up_sql},
+  down_sql = {down_sql}, down_transaction = {down_transaction}, loses = {loses}
+where version = {version};
 
 -- name: insert_run
 insert into dbops.migration_runs (run, record_table, command, versions, started_at, run_from, dbops_version, note, pg_dump_version, schema_hash, schema_text)
@@ -119,6 +119,15 @@ where record_table = {record_table} and version = {version} and direction = {dir
 delete from dbops.migration_steps
 where record_table = {record_table} and version = {version} and direction = {direction};
 
+-- name: begin
+begin isolation level read committed read write; set local session authorization default; set local role to default;
+
+-- name: notices_gone_client
+select pg_catalog.version() ~ 'linux' and pg_catalog.current_setting('client_connection_check_interval', true) is not null;
+
+-- name: roll_back
+rollback; deallocate all; select pg_catalog.pg_advisory_unlock_all();
+
 -- name: inner_lock
 select pg_catalog.pg_try_advisory_xact_lock({namespace}, {key}), pg_catalog.pg_backend_pid();
 
@@ -130,15 +139,23 @@ select pg_catalog.pg_advisory_unlock_all();
 select pg_catalog.pg_backend_pid(), (select a.backend_start from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid());
 
 -- name: abandoned_backends
-select a.pid from pg_catalog.pg_stat_activity a
+-- an idle one belongs to a runner that lost its lock and lives: ended, so that it cannot begin the step after all
+select a.pid, case when a.state = 'idle' and pg_catalog.pg_has_role(a.usesysid, 'USAGE') then pg_catalog.pg_terminate_backend(a.pid) end
+from pg_catalog.pg_stat_activity a
 where a.datname = pg_catalog.current_database() and a.pid <> pg_catalog.pg_backend_pid()
   and ((a.state = 'active' and pg_catalog.starts_with(a.query, %(marker)s))
-    or (a.pid = %(pid)s and a.backend_start = %(backend_start)s and a.state is distinct from 'idle'));
+    or (a.pid = %(pid)s and a.backend_start = %(backend_start)s));
 
 -- name: indexes_of
 select i.indexrelid::pg_catalog.regclass::text, c.relname::text, i.indisvalid and i.indisready
 from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
 where i.indrelid = pg_catalog.to_regclass(%(table)s);
+
+-- name: reindex_leftovers
+-- what REINDEX CONCURRENTLY leaves when it is interrupted
+select i.indexrelid::pg_catalog.regclass::text, c.relname::text, false
+from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
+where not i.indisvalid and c.relname ~ '_cc(new|old)[0-9]*$';
 
 -- name: index_state
 select i.indexrelid::pg_catalog.regclass::text, i.indisvalid and i.indisready, i.indrelid::pg_catalog.regclass::text
@@ -183,3 +200,30 @@ select version::text, null::text, success from {table} where version is not null
 select c.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class c on c.oid = i.indexrelid
 where i.indrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace n on n.oid = t.relnamespace
   where n.nspname = %(schema)s and t.relname = %(table)s);
+
+-- The x-ray of a plan (xray_probe.py, xray_pause.py).
+
+-- name: xray_relations
+select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,
+  c.relfilenode, i.indrelid, coalesce(am.amname::text, ''), pg_catalog.pg_stat_get_xact_numscans(c.oid)
+from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  left join pg_catalog.pg_index i on i.indexrelid = c.oid left join pg_catalog.pg_am am on am.oid = c.relam
+where n.nspname <> 'information_schema' and n.nspname !~ '^pg_';
+
+-- name: xray_keys
+select c.oid, c.conrelid from pg_catalog.pg_constraint c where c.contype = 'f' and c.convalidated;
+
+-- name: xray_locks
+select l.relation, l.mode from pg_catalog.pg_locks l
+where l.pid = %(pid)s and l.locktype = 'relation'
+  and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database());
+
+-- name: xray_table
+-- the table of that name, or of the index of that name
+select n.nspname::text, t.relname::text from pg_catalog.pg_class c
+  left join pg_catalog.pg_index i on i.indexrelid = c.oid
+  join pg_catalog.pg_class t on t.oid = coalesce(i.indrelid, c.oid) join pg_catalog.pg_namespace n on n.oid = t.relnamespace
+where c.oid = pg_catalog.to_regclass(%(name)s) and t.relkind in ('r', 'p', 'm');
+
+-- name: xray_blockers
+select pg_catalog.pg_blocking_pids(%(pid)s);

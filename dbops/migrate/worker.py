@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from types import TracebackType
 from typing import Any
 
@@ -30,6 +31,8 @@ class Worker:
 
     def __init__(self, url: str, lock: RunnerLock, settings: Settings) -> None:
         self.conn = connect(url, "migrate")
+        # of `conn.transaction()`: a role's defaults may be repeatable read and read-only
+        self.conn.isolation_level, self.conn.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
         self.lock, self.settings = lock, settings
         try:
             self.server = server_of(self.conn)
@@ -44,20 +47,39 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.watch.stop()
         with suppress(Exception):
             self.conn.close()
 
-    @property
-    def local(self) -> dict[str, str]:
-        """The settings of a migration's transaction."""
+    @cached_property
+    def limits(self) -> str:
+        """The settings of a migration's transaction, whatever the role's defaults are."""
         values = endless(self.server.major) | {
             "statement_timeout": f"{int(self.settings.statement_timeout * 1000)}ms",
             "lock_timeout": f"{int(self.settings.lock_timeout * 1000)}ms",
             "row_security": "off",
         }
-        return values | ({"search_path": self.settings.search_path} if self.settings.search_path else {})
+        return local_settings(values | self._notice)
+
+    @cached_property
+    def _notice(self) -> dict[str, str]:
+        """The setting by which a statement ends soon after its client has gone, where the server can see that."""
+        row = self.conn.execute(queries("migrate")["notices_gone_client"]).fetchone()
+        return {"client_connection_check_interval": "200ms"} if row == (True,) else {}
+
+    @cached_property
+    def _beginning(self) -> str:
+        """How a transaction begins: as the role that logged in, even within a `session` that set another."""
+        return queries("migrate")["begin"] + ";" + self.limits + self.set_search_path()
+
+    @cached_property
+    def _inner_lock(self) -> str:
+        names = {"namespace": INNER_NAMESPACE, "key": self.lock.key}
+        literals = {name: sql.Literal(value) for name, value in names.items()}
+        return sql.SQL(queries("migrate")["inner_lock"]).format(**literals).as_string()
 
     def set_search_path(self) -> str:
         """`SET search_path` as configured (a list of names, unlike other settings), or nothing."""
@@ -73,15 +95,10 @@ class Worker:
         return cursor.fetchone() if cursor.description else None
 
     def begin(self) -> None:
-        """Begin a guarded transaction that holds the inner lock. Raises LockLost, or LockHeld where a predecessor lives on."""
+        """Begin a transaction under the inner lock. Raises LockLost, or LockHeld where a predecessor lives on."""
         end = time.monotonic() + max(self.settings.wait, 10.0)
-        values = {key: value for key, value in self.local.items() if key != "search_path"}
-        inner = sql.SQL(queries("migrate")["inner_lock"]).format(
-            namespace=sql.Literal(INNER_NAMESPACE), key=sql.Literal(self.lock.key)
-        )
-        text = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;" + local_settings(values) + self.set_search_path()
         while True:
-            held, self.pid = self.guarded(inner.as_string(), before=text)
+            held, self.pid = self.guarded(self._inner_lock, before=self._beginning)
             if held:
                 return
             self.rollback()
@@ -109,23 +126,21 @@ class Worker:
         return len(before) + len(self.guard)
 
     def rollback(self) -> None:
-        """Roll back; silent where the connection is gone."""
+        """Roll back, also what outlives a rollback (a pooler would pass it on); silent where the connection is gone."""
         with suppress(psycopg.Error):
-            self.conn.execute("ROLLBACK")
+            self.send(queries("migrate")["roll_back"])
 
     @contextmanager
     def session(self, statements: str) -> Iterator[None]:
-        """Settings for a statement that runs outside a transaction; taken back afterwards. Does nothing behind a pooler.
+        """Settings for a statement that runs outside a transaction, taken back afterwards; none behind a pooler.
 
-        CREATE INDEX CONCURRENTLY has no lock_timeout: it would leave an invalid index behind. A client that is gone
-        is noticed within 200 ms.
+        CREATE INDEX CONCURRENTLY has no lock_timeout: it would leave an invalid index behind.
         """
         if self.server.pooled:
             yield
             return
-        values = endless(self.server.major) | {"client_connection_check_interval": "200ms", "row_security": "off"}
-        if self.server.major < 14:
-            del values["client_connection_check_interval"]
+        values = endless(self.server.major) | self._notice | {"row_security": "off"}
+        values |= {"default_transaction_read_only": "off", "default_transaction_isolation": "read committed"}
         self.send((local_settings(values) + self.set_search_path()).replace("SET LOCAL ", "SET ") + statements)
         try:
             yield
@@ -162,6 +177,8 @@ class BlockerWatch:
             since = self._since
             if since is not None and time.monotonic() - since > pause:
                 try:
+                    # the lock's transaction would see the activity of its first look for ever
+                    self.lock.conn.execute(queries()["look_again"])
                     rows = self.lock.conn.execute(queries()["blockers"], {"pid": self.worker.pid}).fetchall()
                 except psycopg.Error:
                     return  # the guard in front of the next statement tells what happened

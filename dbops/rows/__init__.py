@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import psycopg
 from psycopg import sql
 
-from dbops.rows.catalog import PLAIN_TEXT, SQL, Connection, Table, load, settings
+from dbops.rows.catalog import PLAIN_TEXT, Connection, Table, load, settings
 from dbops.rows.content import compare_rows, read_rows
 from dbops.rows.fill import Filler
 from dbops.rows.order import in_order
@@ -63,12 +64,10 @@ def make_rows(
     are immediate from then on.
     """
     with conn.transaction(), settings(conn, PLAIN_TEXT):
-        conn.execute(SQL["immediate"])
+        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
         fillers: list[Filler] = []
         for group in in_order(load(conn, schemas, exclude)):
-            fillers += _fill_group(
-                conn, [Filler(conn, table, seed, extremes=extremes) for table in group], per_table
-            )
+            fillers += _fill_group(conn, [Filler(conn, table, seed, extremes=extremes) for table in group], per_table)
         for filler in fillers:  # keys to tables that came later have something to refer to now
             filler.cover()
         reports = [_report(conn, filler, per_table) for filler in fillers]
@@ -101,9 +100,16 @@ def _report(conn: Connection, filler: Filler, wanted: int) -> Filled | Unfilled:
     if filler.added < wanted:
         notes.append(f"{filler.added} of {wanted} rows: {filler.why}")
     if not filler.added:
-        some = run(conn, sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name(*filler.table.name)))
-        return Filled(label, 0, tuple(notes)) if some else Unfilled(label, filler.why or "no reason known")
+        why = filler.why or "no reason known"
+        return Filled(label, 0, tuple(notes)) if _has_rows(conn, filler.table) else Unfilled(label, why)
     for column, pin in filler.missing():
         shown = "NULL" if pin is None else "not NULL" if isinstance(pin, Want) else repr(pin)
         notes.append(f"no row has {column} {shown}")
     return Filled(label, filler.added, tuple(notes))
+
+
+def _has_rows(conn: Connection, table: Table) -> bool:
+    try:
+        return bool(run(conn, sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name(*table.name))))
+    except psycopg.errors.InsufficientPrivilege:
+        return False

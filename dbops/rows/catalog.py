@@ -108,9 +108,7 @@ def rows(conn: Connection, name: str, **parameters: object) -> list[tuple[Any, .
         return cursor.execute(SQL[name], parameters, prepare=False).fetchall()
 
 
-def table_names(
-    conn: Connection, schemas: Sequence[str], exclude: Sequence[str]
-) -> list[tuple[int, str, str, str]]:
+def table_names(conn: Connection, schemas: Sequence[str], exclude: Sequence[str]) -> list[tuple[int, str, str, str]]:
     """(oid, schema, name, quoted name) of the tables in the schemas; partitions count as their root."""
     found = rows(conn, "tables", schemas=list(schemas), exclude=list(exclude))
     return [(oid, schema, name, label) for oid, schema, name, label in found]
@@ -219,9 +217,7 @@ def _parts(facts: dict[int, tuple[Any, ...]], oid: int, modifier: int) -> Iterat
         yield from _parts(facts, field, field_modifier)
 
 
-def _type(
-    facts: dict[int, tuple[Any, ...]], sql: dict[tuple[int, int], str], oid: int, modifier: int
-) -> Type:
+def _type(facts: dict[int, tuple[Any, ...]], sql: dict[tuple[int, int], str], oid: int, modifier: int) -> Type:
     _, name, typtype, category, not_null, _, inner, labels, checks, fields = facts[oid]
     array = category == "A" and inner
     return Type(

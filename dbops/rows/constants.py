@@ -19,6 +19,7 @@ from dbops.rows.pattern import matching
 from dbops.values import Type, array, limit, precision, sized
 
 _TOKEN = re.compile(r"""\"(?:[^"]|"")*\"|'((?:[^']|'')*)'|(?<![\w.])(\d+(?:\.\d+)?(?:e[+-]?\d+)?)""")
+_OID = re.compile(r"'\d+'::oid")  # a partition's, which differs from one database to the next
 _NAME = r'(?:[\w.]+|"(?:[^"]|"")+")'
 _SIZE_OF = re.compile(
     rf"(?:{_NAME}\.)?(?:vector_dims|length|char_length|character_length|octet_length|cardinality"
@@ -42,7 +43,7 @@ def constants(expressions: Iterable[str]) -> Constants:
     """The string and number literals in expressions as PostgreSQL prints them, in their order."""
     texts: dict[str, None] = {}
     numbers: dict[Decimal, None] = {}
-    for match in (found for text in expressions for found in _TOKEN.finditer(text)):
+    for match in (found for text in expressions for found in _TOKEN.finditer(_OID.sub("", text))):
         literal, number = match.groups()
         if literal is not None:
             texts[literal.replace("''", "'")] = None

@@ -44,9 +44,7 @@ def _is_partitioned(oid: int) -> sql.Composable:
     )
 
 
-def compare_rows(
-    before: Mapping[str, list[str]], after: Mapping[str, list[str]], *, limit: int = 4000
-) -> str:
+def compare_rows(before: Mapping[str, list[str]], after: Mapping[str, list[str]], *, limit: int = 4000) -> str:
     """How two contents differ, for people: per table the rows lost, added and changed; empty when equal.
 
     At most `limit` characters.

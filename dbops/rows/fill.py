@@ -101,7 +101,7 @@ class Filler:
         before = -1
         while before < self.added < count and self.going():
             before = self.added
-            self.insert(self.drafts([{}] * 2 * (count - self.added)), count - self.added)
+            self.insert(self.drafts([{}] * max(10, 2 * (count - self.added))), count - self.added)
         self.cover()
 
     def cover(self) -> None:
@@ -127,6 +127,8 @@ class Filler:
     def drafts(self, plans: Sequence[Pins], firm: bool = False) -> list[Draft]:
         """Rows for these pins that pass the checks and have keys of their own."""
         drawn = [(self.proposer.draw(pins), pins) for pins in plans]
+        if not firm:
+            drawn = [(row or self.proposer.draw({}), pins if row else {}) for row, pins in drawn]
         return self.settle([Draft(row, pins, firm) for row, pins in drawn if row is not None])
 
     def settle(self, drafts: list[Draft]) -> list[Draft]:
@@ -156,8 +158,9 @@ class Filler:
         return True
 
     def _learn(self, draft: Draft, refused: Sequence[Check]) -> None:
+        bad = {name for check in refused for name in check.columns}
         for check in self.checks:
-            if check not in refused:
+            if not bad & set(check.columns):
                 self.proposer.learn(check.name, check.columns, draft.row)
 
     def _mend(self, draft: Draft, refused: Sequence[Check], turn: int) -> bool:
@@ -165,7 +168,7 @@ class Filler:
         self.why = f"no values found that pass {refused[0].name}: {refused[0].expression}"
         if turn > ROUNDS // 2 and not draft.firm:
             draft.pins = {}
-        check = self.rng.choice(refused)
+        check = self.rng.choices(refused, [len(check.columns) for check in refused])[0]
         row = self.proposer.mend(draft.row, check.name, check.columns, draft.pins)
         draft.row = row if row is not None else draft.row
         return row is not None
@@ -245,9 +248,7 @@ class Filler:
         rules: Sequence[Check | ForeignKey] = (*self.table.checks, *self.table.keys)
         columns = {known.name: known.columns for known in (*rules, *self.table.uniques)}
         everything = tuple(self.proposer.columns)
-        return columns.get(rule) or (
-            (error.diag.column_name,) if error.diag.column_name else everything
-        ), rule
+        return columns.get(rule) or ((error.diag.column_name,) if error.diag.column_name else everything), rule
 
 
 def _unknown(column: Column) -> str:

@@ -64,7 +64,7 @@ class Judge:
         return found
 
     def refusals(self, table: Table, checks: Sequence[Check], drafts: Sequence[Row]) -> list[list[Check]]:
-        """For each row the checks that it fails; all of them where evaluating them is an error."""
+        """For each row the checks that it fails, or whose evaluation is an error."""
         if not checks:
             return [[] for _ in drafts]
         numbered = list(enumerate(drafts))
@@ -74,15 +74,21 @@ class Judge:
             return [(number, verdict) for (number, _), verdict in zip(batch, verdicts, strict=True)]
 
         known = dict(_halving(ask, numbered))
-        nothing = (False,) * len(checks)
+        # an error does not tell whose it was: such a row is judged check by check
         return [
-            [check for check, good in zip(checks, known.get(number, nothing), strict=True) if not good]
-            for number, _ in numbered
+            [check for check, good in zip(checks, known[number], strict=True) if not good]
+            if number in known
+            else [check for check in checks if not self._holds(table, check, row)]
+            for number, row in numbered
         ]
 
-    def _ask(
-        self, columns: Iterable[Column], checks: Sequence[Check], batch: Sequence[Row]
-    ) -> list[tuple[bool, ...]]:
+    def _holds(self, table: Table, check: Check, row: Row) -> bool:
+        try:
+            return self._ask(table.columns, [check], [row]) == [(True,)]
+        except psycopg.Error:
+            return False
+
+    def _ask(self, columns: Iterable[Column], checks: Sequence[Check], batch: Sequence[Row]) -> list[tuple[bool, ...]]:
         mentioned = {column for check in checks for column in check.columns}
         used = [column for column in columns if column.name in mentioned]
         casts = [sql.SQL("CAST(%s AS {})").format(text(column.type.sql)) for column in used]
@@ -94,9 +100,7 @@ class Judge:
             sql.SQL(", ").join([one] * len(batch)),
             sql.SQL(", ").join(map(name, [_NUMBER, *(column.name for column in used)])),
         )
-        values = [
-            value for i, row in enumerate(batch) for value in (i, *(row.get(column.name) for column in used))
-        ]
+        values = [value for i, row in enumerate(batch) for value in (i, *(row.get(column.name) for column in used))]
         return [row[1:] for row in run(self.conn, statement, values)]
 
 

@@ -41,9 +41,7 @@ class Draft:
 class Proposer:
     """Proposes rows for one table, and changes those that were refused."""
 
-    def __init__(
-        self, table: Table, pools: Mapping[str, Pool], rng: Random, serial: Callable[[Column], str]
-    ) -> None:
+    def __init__(self, table: Table, pools: Mapping[str, Pool], rng: Random, serial: Callable[[Column], str]) -> None:
         self.table, self.pools, self.rng, self.serial = table, pools, rng, serial
         self.columns = {
             column.name: column
@@ -200,12 +198,7 @@ class Proposer:
     def _resize(self, row: Row, pins: Pins) -> None:
         for name, size_name in self.links:
             value, size = row.get(name), row.get(size_name)
-            if (
-                value is not None
-                and size is not None
-                and size.isdigit()
-                and not isinstance(pins.get(name), str)
-            ):
+            if value is not None and size is not None and size.isdigit() and not isinstance(pins.get(name), str):
                 row[name] = sized(self.columns[name].type, int(size), self.rng) or value
 
     def _copy(self, row: Row, columns: Sequence[str], pins: Pins) -> None:
@@ -223,7 +216,7 @@ class Proposer:
 
     def _solve(self, members: set[str], keys: Sequence[ForeignKey], pins: Pins) -> Row | None:
         """Values for columns of keys that share columns, so that each key refers to a row or to none."""
-        for _ in range(20):
+        for _ in range(40):
             row: Row = {}
             if all(self._refer(key, row, pins) for key in keys):
                 free = sorted(members - set(row))
@@ -241,7 +234,7 @@ class Proposer:
         if any(name in row or name in pins for name in key.columns):
             choices = [values for values in choices if _fits(key, values, row, pins)]
         if not choices:
-            return optional and self._skip(key, row, pins)
+            return optional and not some and self._skip(key, row, pins)
         row.update(zip(key.columns, self.rng.choice(choices), strict=True))
         return True
 

@@ -73,12 +73,13 @@ select r.oid, '(partition)', pg_catalog.string_agg(
          pg_catalog.pg_get_partition_constraintdef(l.relid), ' OR ' order by l.relid::text),
        array(select a.attname::text from pg_catalog.pg_partitioned_table p
              join pg_catalog.pg_attribute a on a.attrelid = p.partrelid
-             where p.partrelid in (select t.relid from pg_catalog.pg_partition_tree(r.oid) t)
+             where p.partrelid in (select t.relid from pg_catalog.pg_partition_tree(r.oid) t
+                                   union all select u.relid from pg_catalog.pg_partition_ancestors(r.oid) u)
                and (a.attnum = any (p.partattrs::int2[]) or 0 = any (p.partattrs::int2[]) and a.attnum > 0)
              group by 1 order by 1)
 from pg_catalog.pg_class r
 cross join lateral pg_catalog.pg_partition_tree(r.oid) l
-where r.oid = any (%(tables)s) and r.relkind = 'p' and l.isleaf and l.relid <> r.oid
+where r.oid = any (%(tables)s) and (r.relkind = 'p' or r.relispartition) and l.isleaf
 group by r.oid
 order by 1, 2;
 
@@ -120,6 +121,3 @@ from pg_catalog.generate_series(1, %(count)s);
 -- the value before is read first: a select list is evaluated from left to right
 select pg_catalog.current_setting(u.name), pg_catalog.set_config(u.name, u.value, true)
 from unnest(%(names)s::text[], %(values)s::text[]) u(name, value);
-
--- name: immediate
-set constraints all immediate;

@@ -15,9 +15,7 @@ _SAMPLE = 60
 _MINED = 400
 
 
-def pool_of(
-    judge: Judge, column: Column, checks: Sequence[Check], rng: Random, *, extremes: bool
-) -> tuple[Pool, bool]:
+def pool_of(judge: Judge, column: Column, checks: Sequence[Check], rng: Random, *, extremes: bool) -> tuple[Pool, bool]:
     """What to draw a column's values from, and whether NULL may be among them."""
     kind = refined(judge, column.type, rng)
     alone = [check for check in checks if set(check.columns) == {column.name}]

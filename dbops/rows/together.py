@@ -41,9 +41,7 @@ def _one_together(conn: Connection, fillers: Sequence[Filler], tables: Sequence[
     unify(drafts, tables)
     statements, values = [], []
     for i, filler in enumerate(fillers):
-        statement, more = insert_statement(
-            filler.table, list(filler.proposer.columns), [drafts[filler.table.oid]], []
-        )
+        statement, more = insert_statement(filler.table, list(filler.proposer.columns), [drafts[filler.table.oid]], [])
         statements.append(sql.SQL("{} AS ({})").format(sql.Identifier(f"row {i}"), statement))
         values += more
     try:

@@ -6,42 +6,30 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
-from dbops.migrate.reverse_names import index_name, statistics_name
-from dbops.migrate.reverse_state import (
-    File,
-    Handler,
-    Key,
-    Own,
-    Part,
-    cannot,
+from dbops.migrate.reverse.drop import drop_sql
+from dbops.migrate.reverse.names import index_name, statistics_name
+from dbops.migrate.reverse.nodes import (
     copy,
     enum,
     listed,
     names,
-    nothing,
     relation_names,
     shown,
     strings,
+    type_name,
+    with_args,
     wrap,
 )
+from dbops.migrate.reverse.state import File, Handler, Key, Own, Part, cannot
 
-UNKNOWN_BEFORE = "IF NOT EXISTS: whether it was there before is not known (where it is new, leave IF NOT EXISTS out)"
-_REPLACED = "OR REPLACE: what it replaced is not known (where it is new, leave OR REPLACE out)"
+UNKNOWN_BEFORE = "whether it was there before is not known (where it is new, leave IF NOT EXISTS out)"
+_REPLACED = "what it replaced is not known (where it is new, leave OR REPLACE out)"
 UNNAMED = "PostgreSQL chooses its name, which is not certain: give it one"
 _NAMED_BY_DEFAULT = "assumes that PostgreSQL's name for it was free"
 _IN = frozenset(("FUNC_PARAM_IN", "FUNC_PARAM_INOUT", "FUNC_PARAM_VARIADIC", "FUNC_PARAM_DEFAULT"))
-_GONE = {"OBJECT_TABLE": "its rows are gone", "OBJECT_SEQUENCE": "its value is gone", "OBJECT_SCHEMA": "its content is gone"}
+_SERIAL = frozenset(("serial", "bigserial", "smallserial", "serial2", "serial4", "serial8"))
 # an object (DROP's kind and node) by the statement that makes it
 Target = tuple[str, Node]
-
-
-def drop_sql(kind: str, target: Node, **options: bool) -> str:
-    """DROP of one object."""
-    objects = [wrap(_WRAPPERS[target.DESCRIPTOR.name], target)]
-    return deparse("drop_stmt", new("DropStmt", remove_type=kind, objects=objects, **options))
-
-
-_WRAPPERS = {"List": "list", "String": "string", "TypeName": "type_name", "ObjectWithArgs": "object_with_args"}
 
 
 def made(kind: str, target: Node, node: Node, file: File, holder: Key | None = None, **options: bool) -> Part:
@@ -51,8 +39,8 @@ def made(kind: str, target: Node, node: Node, file: File, holder: Key | None = N
     key = file.key(kind, target)
     # on a table that the file made, everything else is the file's too: there was nothing to replace
     if getattr(node, "replace", False) and (key in file.things or not file.find(key)):
-        return file.about(key, node, cannot(f"{label}: {_REPLACED}"), leaf=True)
-    part = cannot(f"{label}: {UNKNOWN_BEFORE}") if getattr(node, "if_not_exists", False) else Part(down)
+        return file.about(key, node, cannot(f"CREATE {label}: {_REPLACED}"), leaf=True)
+    part = cannot(f"CREATE {label}: {UNKNOWN_BEFORE}") if getattr(node, "if_not_exists", False) else Part(down)
     return file.make(key, label, node, part, holder)
 
 
@@ -73,11 +61,6 @@ def _of_table(node: Node, relation: Node, name: str) -> Node:
     return listed((*relation_names(relation), name))
 
 
-def type_name(parts: Iterable[str]) -> Node:
-    """A type by its name."""
-    return new("TypeName", names=strings(parts), typemod=-1)
-
-
 def _string(text: str) -> Node:
     return new("String", sval=text)
 
@@ -95,6 +78,8 @@ def remember_column(file: File, key: Key, column: Node) -> None:
     """Keep what a column is at first, so that a later change of it can be reversed."""
     file.earlier[key, "AT_AlterColumnType"] = new("AlterTableCmd", subtype="AT_AlterColumnType", name=column.colname,
                                                   **{"def": wrap("column_def", new("ColumnDef", type_name=column.type_name))})  # fmt: skip
+    if names(column.type_name.names)[-1] in _SERIAL:  # its default is a sequence that the statement does not name
+        return
     default = new("AlterTableCmd", subtype="AT_ColumnDefault", name=column.colname)
     for constraint in map(unwrap, column.constraints):
         if enum(constraint, "contype") == "CONSTR_DEFAULT":
@@ -125,6 +110,13 @@ def _statistics(node: Node, file: File) -> Part:
     return replace(part, reason=_NAMED_BY_DEFAULT) if part.down else part
 
 
+def _rule(node: Node, file: File) -> Part:
+    """What is done to its table may be done to another instead."""
+    if table := file.things.get(file.relation(node.relation)):
+        table.reaches_out = True
+    return made("OBJECT_RULE", _of_table(node, node.relation, node.rulename), node, file)
+
+
 def _sequence(node: Node, file: File) -> Part:
     part = made_relation("OBJECT_SEQUENCE", node.sequence, node, file)
     if part.of:
@@ -150,11 +142,6 @@ def _routine(node: Node) -> Target:
     return kind, with_args(node.funcname, types)
 
 
-def with_args(name: Iterable[Node], types: Iterable[Node]) -> Node:
-    """A function, aggregate or operator with the types of its arguments."""
-    return new("ObjectWithArgs", objname=name, objargs=[wrap("type_name", t) if t else new("Node") for t in types])
-
-
 def _definition(node: Node) -> dict[str, Node]:
     return {e.defname: unwrap(e.arg) if e.HasField("arg") else None for e in map(unwrap, node.definition)}
 
@@ -163,7 +150,11 @@ def _aggregate_types(node: Node) -> list[Node]:
     if not node.oldstyle:
         return [unwrap(item).arg_type for item in getattr(unwrap(node.args[0]), "items", ())]
     base = _definition(node).get("basetype")
-    any_row = base is None or getattr(base, "sval", "") == "*" or (hasattr(base, "names") and names(base.names)[-1].lower() == "any")
+    any_row = (
+        base is None
+        or getattr(base, "sval", "") == "*"
+        or (hasattr(base, "names") and names(base.names)[-1].lower() == "any")
+    )
     return [] if any_row else [base]
 
 
@@ -174,7 +165,12 @@ def _defined(node: Node, file: File) -> Part:
         return made(kind, with_args(node.defnames, _aggregate_types(node)), node, file)
     if kind == "OBJECT_OPERATOR":
         definition = _definition(node)
-        return made(kind, with_args(node.defnames, [definition.get("leftarg"), definition.get("rightarg")]), node, file)
+        return made(
+            kind,
+            with_args(node.defnames, [definition.get("leftarg"), definition.get("rightarg")]),
+            node,
+            file,
+        )
     target = type_name(names(node.defnames)) if kind == "OBJECT_TYPE" else listed(names(node.defnames))
     return made(kind, target, node, file)
 
@@ -207,7 +203,9 @@ def _schema(node: Node, file: File) -> Part:
     views = [_inside("OBJECT_VIEW", name, [e.view]) for e in reversed(elements) if e.DESCRIPTOR.name == "ViewStmt"]
     tables = [e.relation for e in elements if e.DESCRIPTOR.name == "CreateStmt"]
     sequences = [e.sequence for e in elements if e.DESCRIPTOR.name == "CreateSeqStmt"]
-    rest = [_inside("OBJECT_TABLE", name, tables)] * bool(tables) + [_inside("OBJECT_SEQUENCE", name, sequences)] * bool(sequences)
+    rest = [_inside("OBJECT_TABLE", name, tables)] * bool(tables) + [
+        _inside("OBJECT_SEQUENCE", name, sequences)
+    ] * bool(sequences)
     return replace(part, down=";\n".join((*views, *rest, part.down)))
 
 
@@ -218,51 +216,10 @@ def _inside(kind: str, schema: str, relations: Iterable[Node]) -> str:
 
 def _import_schema(node: Node, file: File) -> Part:
     if enum(node, "list_type") != "FDW_IMPORT_SCHEMA_LIMIT_TO":
-        return cannot(f"IMPORT FOREIGN SCHEMA {shown([node.remote_schema])}: which tables it made is not known (LIMIT TO names them)")
+        return cannot(
+            f"IMPORT FOREIGN SCHEMA {shown([node.remote_schema])}: which tables it made is not known (LIMIT TO names them)"
+        )
     return Part(_inside("OBJECT_FOREIGN_TABLE", node.local_schema, map(unwrap, node.table_list)))
-
-
-def _by_statement(kind: str, statement: str, name: str, message: str, **fields: Callable[[Node], object]) -> Handler:
-    """For objects that have a DROP statement of their own kind."""
-
-    def handle(node: Node, file: File) -> Part:
-        down = deparse(statement, new(message, **{field: value(node) for field, value in fields.items()}))
-        label = down.removeprefix("DROP ")
-        part = cannot(f"{label}: {UNKNOWN_BEFORE}") if getattr(node, "if_not_exists", False) else Part(down)
-        return file.make(Key(kind, (getattr(node, name),)), label, node, part)
-
-    return handle
-
-
-def dropped(node: Node, file: File) -> Part:
-    """DROP of things: nothing to do for what the file made, no way back for the rest."""
-    kind, cascade = enum(node, "remove_type"), enum(node, "behavior") == "DROP_CASCADE"
-    gone = [_dropped(kind, unwrap(target), file) for target in node.objects]
-    if cascade:
-        return cannot(f"{deparse('drop_stmt', node)}: what went with it is not known")
-    lost = [part.reason for part in gone if part.down is None]
-    return cannot("; ".join(lost)) if lost else nothing("what the file made itself")
-
-
-def _dropped(kind: str, target: Node, file: File) -> Part:
-    key, label = file.key(kind, target), drop_sql(kind, target)
-    own = file.drop(key)
-    if own and own.guests:
-        return cannot(f"{label}: the partitions that were there before are gone with it")
-    if own or file.find(key):
-        return nothing("")
-    return cannot(f"{label}: {_GONE.get(kind, 'its definition is not in this file')}")
-
-
-def dropped_by_name(kind: str, what: str, name: Callable[[Node], list[str]]) -> Handler:
-    """DROP ROLE and the like."""
-
-    def handle(node: Node, file: File) -> Part:
-        own = [file.drop(Key(kind, (one,))) for one in name(node)]
-        lost = [one for one, known in zip(name(node), own, strict=True) if known is None]
-        return cannot(f"DROP {what} {', '.join(map(shown, zip(lost)))}: its definition is not in this file") if lost else nothing("")
-
-    return handle
 
 
 MAKERS: dict[str, Handler] = {
@@ -285,7 +242,7 @@ MAKERS: dict[str, Handler] = {
     "create_function_stmt": _maker(_routine),
     "create_policy_stmt": _maker(lambda n: ("OBJECT_POLICY", _of_table(n, n.table, n.policy_name))),
     "create_trig_stmt": _maker(lambda n: ("OBJECT_TRIGGER", _of_table(n, n.relation, n.trigname))),
-    "rule_stmt": _maker(lambda n: ("OBJECT_RULE", _of_table(n, n.relation, n.rulename))),
+    "rule_stmt": _rule,
     "create_event_trig_stmt": _maker(lambda n: ("OBJECT_EVENT_TRIGGER", _string(n.trigname))),
     "create_op_family_stmt": _maker(lambda n: ("OBJECT_OPFAMILY", listed((n.amname, *names(n.opfamilyname))))),
     "create_conversion_stmt": _maker(lambda n: ("OBJECT_CONVERSION", listed(names(n.conversion_name)))),
@@ -300,25 +257,4 @@ MAKERS: dict[str, Handler] = {
     "create_publication_stmt": _maker(lambda n: ("OBJECT_PUBLICATION", _string(n.pubname))),
     "create_fdw_stmt": _maker(lambda n: ("OBJECT_FDW", _string(n.fdwname))),
     "create_foreign_server_stmt": _maker(lambda n: ("OBJECT_FOREIGN_SERVER", _string(n.servername))),
-    "create_user_mapping_stmt": _by_statement(
-        "mapping", "drop_user_mapping_stmt", "servername", "DropUserMappingStmt",
-        user=lambda n: n.user, servername=lambda n: n.servername,
-    ),
-    "create_role_stmt": _by_statement(
-        "OBJECT_ROLE", "drop_role_stmt", "role", "DropRoleStmt",
-        roles=lambda n: [wrap("role_spec", new("RoleSpec", roletype="ROLESPEC_CSTRING", rolename=n.role))],
-    ),
-    "create_subscription_stmt": _by_statement(
-        "OBJECT_SUBSCRIPTION", "drop_subscription_stmt", "subname", "DropSubscriptionStmt", subname=lambda n: n.subname
-    ),
-    "createdb_stmt": _by_statement("OBJECT_DATABASE", "dropdb_stmt", "dbname", "DropdbStmt", dbname=lambda n: n.dbname),
-    "create_table_space_stmt": _by_statement(
-        "OBJECT_TABLESPACE", "drop_table_space_stmt", "tablespacename", "DropTableSpaceStmt",
-        tablespacename=lambda n: n.tablespacename,
-    ),
-    "drop_stmt": dropped,
-    "drop_role_stmt": dropped_by_name("OBJECT_ROLE", "ROLE", lambda n: [unwrap(role).rolename for role in n.roles]),
-    "drop_subscription_stmt": dropped_by_name("OBJECT_SUBSCRIPTION", "SUBSCRIPTION", lambda n: [n.subname]),
-    "dropdb_stmt": dropped_by_name("OBJECT_DATABASE", "DATABASE", lambda n: [n.dbname]),
-    "drop_table_space_stmt": dropped_by_name("OBJECT_TABLESPACE", "TABLESPACE", lambda n: [n.tablespacename]),
 }  # fmt: skip

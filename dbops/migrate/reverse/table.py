@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
-from dbops.migrate.reverse_make import UNKNOWN_BEFORE, UNNAMED, remember_column
-from dbops.migrate.reverse_names import constraint_name
-from dbops.migrate.reverse_state import File, Key, Part, cannot, copy, enum, nothing, quote_ident, shown, wrap
+from dbops.migrate.reverse.make import UNKNOWN_BEFORE, UNNAMED, remember_column
+from dbops.migrate.reverse.names import constraint_name
+from dbops.migrate.reverse.nodes import clipped, copy, enum, quote_ident, shown, strings, type_name, wrap
+from dbops.migrate.reverse.state import File, Key, Part, cannot, nothing
 
 _ASSUMED = "assumes that it was not so before"
+_ALIKE = "assumes that it had the table's indexes, keys and triggers before"
 _DEFAULT_BEFORE = "assumes that it was at its default before"
 # the reverse of a command that only switches something
 _SWITCHED = {
@@ -27,7 +29,7 @@ _SWITCHED = {
     "AT_AddInherit": "AT_DropInherit", "AT_DropInherit": "AT_AddInherit",
 }  # fmt: skip
 # these lose what the command says beyond the thing's name
-_TAKEN_BACK = {"AT_ClusterOn": "AT_DropCluster", "AT_AddIdentity": "AT_DropIdentity", "AT_AddOf": "AT_DropOf"}
+_TAKEN_BACK = {"AT_AddIdentity": "AT_DropIdentity", "AT_AddOf": "AT_DropOf"}
 _UNSET = {"AT_SetRelOptions": "AT_ResetRelOptions", "AT_SetOptions": "AT_ResetOptions"}
 _TO_DEFAULT: dict[str, Callable[[], Node]] = {
     "AT_ReplicaIdentity": lambda: wrap("replica_identity_stmt", new("ReplicaIdentityStmt", identity_type="d")),
@@ -52,6 +54,8 @@ _LOST = {
     "AT_SetTableSpace": "the earlier tablespace is not in this file",
     "AT_AlterColumnGenericOptions": "its earlier options are not in this file",
 }
+_NAMED = (("Trig", "trigger"), ("Rule", "rule"), ("Constraint", "constraint"))
+_NAMES_OTHERS = frozenset(("AT_ClusterOn", "AT_SetAccessMethod", "AT_SetTableSpace"))
 _NO_TRACE = frozenset(("AT_DropOids", "AT_DetachPartitionFinalize"))
 
 
@@ -73,7 +77,8 @@ class _Table:
         kind = enum(command, "subtype")
         if kind in _SPECIAL:
             return _SPECIAL[kind](self, command)
-        return self.file.about(self._target(command, kind), command, self._plain(command, kind), leaf="RowSecurity" in kind)
+        leaf = "RowSecurity" in kind or "Trig" in kind
+        return self.file.about(self._target(command, kind), command, self._plain(command, kind), leaf=leaf)
 
     def _plain(self, command: Node, kind: str) -> Part:
         if kind in _NO_TRACE:
@@ -82,32 +87,35 @@ class _Table:
             return Part(None, _ASSUMED, command=copy(command, subtype=_SWITCHED[kind]))
         if kind in _TAKEN_BACK:
             return Part(None, _ASSUMED, command=copy(command, **{"subtype": _TAKEN_BACK[kind], "def": None}))
+        if kind == "AT_ClusterOn":
+            return Part(None, _ASSUMED, command=copy(command, subtype="AT_DropCluster", name=None))
         if kind in _UNSET:
-            return Part(None, _DEFAULT_BEFORE, command=_with(copy(command, subtype=_UNSET[kind]), _only_names(command)))
+            return Part(
+                None,
+                _DEFAULT_BEFORE,
+                command=_with(copy(command, subtype=_UNSET[kind]), _only_names(command)),
+            )
         if kind in _TO_DEFAULT:
             return Part(None, _DEFAULT_BEFORE, command=_with(command, _TO_DEFAULT[kind]()))
         return self.lost(command, _LOST.get(kind, "no reverse is known"))
 
     def _target(self, command: Node, kind: str) -> Key:
-        return self.child("column", command.name) if command.name and "Column" in kind else self._named(command, kind)
-
-    def _named(self, command: Node, kind: str) -> Key:
-        if kind in ("AT_SetNotNull", "AT_DropNotNull", "AT_AddIdentity", "AT_SetStatistics", "AT_SetStorage", "AT_SetCompression"):
-            return self.child("column", command.name)
-        what = next((what for what in ("Trig", "Rule", "Constraint") if what in kind and command.name), "")
-        return self.child({"Trig": "trigger", "Rule": "rule", "Constraint": "constraint"}[what], command.name) if what else self.key
+        """What a command changes: what its name names, or the table."""
+        if not command.name or kind in _NAMES_OTHERS:
+            return self.key
+        what = next((what for word, what in _NAMED if word in kind), "column")
+        return self.child(what, command.name)
 
     def child(self, kind: str, name: str) -> Key:
         return Key(kind, (*self.key.names, name))
 
     def lost(self, command: Node, why: str) -> Part:
-        return cannot(f"{alter_sql(self.node, [command])}: {why}")
+        return cannot(f"{clipped(alter_sql(self.node, [command]))}: {why}")
 
     def add_column(self, command: Node) -> Part:
         column = unwrap(getattr(command, "def"))
         key = self.child("column", column.colname)
-        what = "AT_DropColumn"
-        back = copy(command, **{"subtype": what, "name": column.colname, "def": None, "missing_ok": None})
+        back = copy(command, **{"subtype": "AT_DropColumn", "name": column.colname, "def": None, "missing_ok": None})
         part = self.lost(command, UNKNOWN_BEFORE) if command.missing_ok else Part(None, command=back)
         part = self.file.make(key, f"COLUMN {shown([*self.key.names[:2][-1:], column.colname])}", command, part)
         if part.of:
@@ -165,7 +173,8 @@ class _Table:
     def _restored(self, command: Node, why: str) -> Part:
         """Back to what this file said before, where it did."""
         key, kind = self.child("column", command.name), enum(command, "subtype")
-        before = self.file.earlier.get((key, kind))
+        own = self.file.find(key)
+        before = None if own and own.reaches_out else self.file.earlier.get((key, kind))
         self.file.earlier[key, kind] = command
         if before is None:
             return self.file.about(key, command, self.lost(command, why))
@@ -175,18 +184,28 @@ class _Table:
         """A partition that was there before must leave before the table that it joined is dropped."""
         partition = unwrap(getattr(command, "def"))
         if enum(self.node, "objtype") == "OBJECT_INDEX":
-            return self.file.about(self.key, command, self.lost(command, "PostgreSQL cannot detach a partition's index"))
+            return self.file.about(
+                self.key, command, self.lost(command, "PostgreSQL cannot detach a partition's index")
+            )
         definition = wrap("partition_cmd", copy(partition, bound=None))
         back = _with(copy(command, subtype="AT_DetachPartition"), definition)
-        joined = self.file.find(self.file.relation(partition.name))
-        table = self.file.find(self.key)
-        if table and not joined:
-            table.guests = True
-        return self.file.about(self.file.relation(partition.name), self.node, Part(None, command=back))
+        table, joined = self.file.find(self.key), self.file.relation(partition.name)
+        if table and not self.file.find(joined):
+            table.reaches_out = table.exact = True
+        return self.file.about(joined, self.node, Part(None, _ALIKE, command=back))
+
+    def inherit(self, command: Node) -> Part:
+        """What is done to the parent from here on is done to this table too."""
+        parent = self.file.find(self.file.relation(unwrap(getattr(command, "def"))))
+        if parent and not self.file.find(self.key):
+            parent.reaches_out = parent.exact = True
+        return self.file.about(self.key, command, self._plain(command, enum(command, "subtype")))
 
     def detach(self, command: Node) -> Part:
         partition = unwrap(getattr(command, "def")).name
-        return self.file.about(self.file.relation(partition), self.node, self.lost(command, "its bounds are not in this file"))
+        return self.file.about(
+            self.file.relation(partition), self.node, self.lost(command, "its bounds are not in this file")
+        )
 
     def options(self, command: Node) -> Part:
         return self.file.about(self.key, command, self._options_back(command))
@@ -194,7 +213,8 @@ class _Table:
     def _options_back(self, command: Node) -> Part:
         back = dropped_options(unwrap(getattr(command, "def")).items)
         if back is None:
-            return self.lost(command, "its earlier options are not in this file")
+            shown_options = wrap("list", new("List", items=hidden_options(unwrap(getattr(command, "def")).items)))
+            return self.lost(_with(command, shown_options), "its earlier options are not in this file")
         return Part(None, command=_with(command, wrap("list", new("List", items=back))))
 
 
@@ -206,6 +226,7 @@ _SPECIAL: dict[str, Callable[[_Table, Node], Part]] = {
     "AT_ColumnDefault": _Table.set_default,
     "AT_AlterColumnType": _Table.set_type,
     "AT_AttachPartition": _Table.attach,
+    "AT_AddInherit": _Table.inherit,
     "AT_DetachPartition": _Table.detach,
     "AT_GenericOptions": _Table.options,
 }
@@ -217,6 +238,15 @@ def dropped_options(items: Iterable[Node]) -> list[Node] | None:
     if any(enum(option, "defaction") not in ("DEFELEM_ADD", "DEFELEM_UNSPEC") for option in added):
         return None
     return [wrap("def_elem", copy(option, arg=None, defaction="DEFELEM_DROP")) for option in added]
+
+
+def hidden_options(items: Iterable[Node]) -> list[Node]:
+    """Options without their values, for a message: a password may be among them."""
+    hidden = [copy(unwrap(item)) for item in items]
+    for option in hidden:
+        if option.HasField("arg"):
+            option.arg.CopyFrom(*strings(["…"]))
+    return [wrap("def_elem", option) for option in hidden]
 
 
 def _with(command: Node, definition: Node) -> Node:
@@ -231,13 +261,17 @@ def _only_names(command: Node) -> Node:
 
 
 def _cast(command: Node) -> Node:
-    """A change of type back, with USING: not every type has a cast in assignments."""
+    """A change of type back, by way of text: between any two types, which need not have a cast."""
     if enum(command, "subtype") != "AT_AlterColumnType":
         return command
     column = unwrap(getattr(command, "def"))
     value = new("ColumnRef", fields=[wrap("string", new("String", sval=command.name))])
-    cast = new("TypeCast", arg=wrap("column_ref", value), type_name=column.type_name)
-    return _with(command, wrap("column_def", new("ColumnDef", type_name=column.type_name, raw_default=wrap("type_cast", cast))))
+    text = new("TypeCast", arg=wrap("column_ref", value), type_name=type_name(["text"]))
+    cast = new("TypeCast", arg=wrap("type_cast", text), type_name=column.type_name)
+    return _with(
+        command,
+        wrap("column_def", new("ColumnDef", type_name=column.type_name, raw_default=wrap("type_cast", cast))),
+    )
 
 
 def altered_back(node: Node, parts: Iterable[Part]) -> Iterator[Part]:

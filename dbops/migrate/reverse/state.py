@@ -8,10 +8,11 @@ younger: the younger one is dropped first, so the tie must be cut before.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from dbops.migrate.parse import Node, deparse, new, unwrap, walk
+from dbops.migrate.parse import Node, unwrap, walk
+from dbops.migrate.reverse.nodes import names, relation_names
 
 _CHILDREN = {
     "OBJECT_COLUMN": "column", "OBJECT_ATTRIBUTE": "column", "OBJECT_TABCONSTRAINT": "constraint", "OBJECT_DOMCONSTRAINT": "constraint",
@@ -52,9 +53,11 @@ class Own:
     label: str
     order: int
     holder: Own | None = None
+    table: Key | None = None  # the table that an index, a constraint or statistics belong to
+    words: frozenset[str] = frozenset()  # of the statement that made it
     dropped: int = 0  # by the statement on this line
     exact: bool = False  # something younger is tied to it: every later change is reversed by itself
-    guests: bool = False  # partitions that were there before would be dropped with it
+    reaches_out: bool = False  # what is done to it is done to a table that was there before, too
 
     @property
     def root(self) -> Own:
@@ -90,6 +93,9 @@ class Part:
 Handler = Callable[[Node, "File"], Part | list[Part]]
 
 
+SESSION = "puts a setting of the session back"
+
+
 def cannot(reason: str) -> Part:
     """There is no way back, and why."""
     return Part(None, reason)
@@ -107,7 +113,9 @@ class File:
     line: int = 0
     order: int = 0
     things: dict[Key, Own] = field(default_factory=dict)
-    earlier: dict[tuple[Key, str], Node] = field(default_factory=dict)  # the command that gives a column its default or type
+    earlier: dict[tuple[Key, str], Node] = field(
+        default_factory=dict
+    )  # the command that gives a column its default or type
     settings: dict[str, str] = field(default_factory=dict)  # search_path and role: the statement in force
     _touched: list[tuple[int, frozenset[str]]] = field(default_factory=list)
 
@@ -142,7 +150,10 @@ class File:
         if target.args_unspecified:
             return next((key for key in self.things if key.kind == kind and key.names[:2] == name), Key(kind, name))
         # a prefix operator has no left argument: an empty node
-        return Key(kind, (*name, *(_signature(arg) if (arg := unwrap(wrapped)) else "" for wrapped in target.objargs)))
+        return Key(
+            kind,
+            (*name, *(_signature(arg) if (arg := unwrap(wrapped)) else "" for wrapped in target.objargs)),
+        )
 
     def _listed(self, kind: str, items: list[Node]) -> Key:
         if kind == "OBJECT_DOMCONSTRAINT" and items[0].DESCRIPTOR.name == "TypeName":
@@ -179,20 +190,22 @@ class File:
 
     def make(self, key: Key, label: str, node: Node, part: Part, holder: Key | None = None) -> Part:
         """The part of a statement that makes `key`, a piece of `holder` (or of its table)."""
-        keys = [holder] if holder else key.holders
+        keys = (holder,) if holder else key.holders
         held_by = next((self.things[k] for k in keys if k in self.things), None)
+        own = Own(label, self.order, held_by, next(iter(keys), None), _words(node))
         if held_by and self.goes_with(held_by, node):
-            self.things[key] = Own(label, held_by.order, held_by)
-            return Part("", f"goes with {held_by.label}", self.things[key])
+            own.order = held_by.order
+            self.things[key] = own
+            return Part("", f"goes with {held_by.label}", own)
         if held_by and key.kind not in _LEAVES:
             held_by.root.exact = True
         if part.down is None and part.command is None:
             return replace(part, of=held_by)
-        own = self.things[key] = Own(label, self.order, held_by)
-        self.touch(key, holder)
+        self.things[key] = own
+        self._touch(key, holder)
         return replace(part, of=own)
 
-    def touch(self, key: Key, holder: Key | None = None) -> None:
+    def _touch(self, key: Key, holder: Key | None = None) -> None:
         """Remember that from here on, whatever names `key` is tied to something that is younger than the things before it."""
         if key.kind in _LEAVES:
             return
@@ -205,8 +218,16 @@ class File:
         own = self.things.pop(key, None)
         if own:
             own.dropped = self.line
+            if key.kind == "column":
+                self._drop_with_column(key)
             self.things = {k: o for k, o in self.things.items() if not o.gone}
         return own
+
+    def _drop_with_column(self, column: Key) -> None:
+        """PostgreSQL drops its indexes, constraints and statistics without a word."""
+        for key, own in self.things.items():
+            if own.table == column.holders[0] and column.names[-1] in own.words and key.kind not in _LEAVES:
+                own.dropped = self.line
 
     def rename(self, old: Key, renamed: Key) -> None:
         """Follow a thing, and what belongs to it, to its new name."""
@@ -214,6 +235,10 @@ class File:
         if own:
             # the old name is free again for something younger, which would be in the way back
             own.root.exact |= old not in self.things or own.holder is not None
+        for thing in self.things.values():
+            thing.table = thing.table and _followed(thing.table, old, renamed)
+            thing.words = _also(thing.words, old, renamed)
+        self._touched += [(order, _also(them, old, renamed)) for order, them in self._touched]
         self.things = {_followed(key, old, renamed): own for key, own in self.things.items()}
         self.earlier = {(_followed(key, old, renamed), what): node for (key, what), node in self.earlier.items()}
 
@@ -226,6 +251,12 @@ def _followed(key: Key, old: Key, renamed: Key) -> Key:
     if old.kind == "OBJECT_SCHEMA" and len(key.names) > 1 and key.names[0] == old.names[0]:
         return replace(key, names=(*renamed.names, *key.names[1:]))
     return key
+
+
+def _also(words: frozenset[str], old: Key, renamed: Key) -> frozenset[str]:
+    """With the new name, where the old one is among them."""
+    place = 1 if old.kind == "routine" else -1
+    return words | {renamed.names[place]} if old.names[place] in words else words
 
 
 def _signature(type_name: Node) -> str:
@@ -241,57 +272,3 @@ def _words(node: Node) -> frozenset[str]:
             if descriptor.cpp_type == descriptor.CPPTYPE_STRING and not descriptor.is_repeated:
                 found.update((value, *re.findall(r"\w+", value)))
     return frozenset(found)
-
-
-def names(nodes: Iterable[Node]) -> tuple[str, ...]:
-    """The strings of a list of nodes: a qualified name."""
-    return tuple(unwrap(node).sval for node in nodes)
-
-
-def relation_names(relation: Node) -> tuple[str, ...]:
-    """The name of a RangeVar, with its schema where one is written."""
-    return tuple(name for name in (relation.catalogname, relation.schemaname, relation.relname) if name)
-
-
-def strings(parts: Iterable[str]) -> list[Node]:
-    """A qualified name as nodes."""
-    return [new("Node", string=new("String", sval=part)) for part in parts]
-
-
-def listed(parts: Iterable[str]) -> Node:
-    """A qualified name as a list node."""
-    return new("List", items=strings(parts))
-
-
-def wrap(kind: str, node: Node) -> Node:
-    """A node in the wrapper that lists and unions take, `kind` being the wrapper's field."""
-    return new("Node", **{kind: node})
-
-
-def enum(node: Node, name: str) -> str:
-    """The name of an enum field's value."""
-    return str(node.DESCRIPTOR.fields_by_name[name].enum_type.values_by_number[getattr(node, name)].name)
-
-
-def copy(node: Node, **values: object) -> Node:
-    """A copy with some scalar fields set; None clears a field."""
-    twin = type(node)()
-    twin.CopyFrom(node)
-    for name, value in values.items():
-        if value is None:
-            twin.ClearField(name)
-        elif isinstance(value, str) and (of := node.DESCRIPTOR.fields_by_name[name].enum_type):
-            setattr(twin, name, of.values_by_name[value].number)
-        else:
-            setattr(twin, name, value)
-    return twin
-
-
-def quote_ident(name: str) -> str:
-    """A name as PostgreSQL writes it: quoted where it must be (upper case, odd characters, reserved words)."""
-    return deparse("drop_stmt", new("DropStmt", remove_type="OBJECT_SCHEMA", objects=strings([name]))).removeprefix("DROP SCHEMA ")
-
-
-def shown(parts: Iterable[str]) -> str:
-    """A qualified name, quoted where it must be."""
-    return ".".join(map(quote_ident, parts))

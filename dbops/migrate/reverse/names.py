@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from dbops.migrate.parse import Node, unwrap, walk
-from dbops.migrate.reverse_state import names
+from dbops.migrate.reverse.nodes import names
 
 _LIMIT = 63  # NAMEDATALEN - 1
 

@@ -1,0 +1,84 @@
+"""GRANT, REVOKE and default privileges, and their reverse."""
+
+from __future__ import annotations
+
+import re
+
+from dbops.migrate.parse import Node, deparse, new, unwrap
+from dbops.migrate.reverse.nodes import as_type, copy, enum, names, wrap
+from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot
+
+# nothing quoted stands before the privileges that this finds
+_PRIVILEGES = re.compile(r"^([\w, ]*?\b(?:GRANT|REVOKE)(?: GRANT OPTION FOR)?)( [a-z, ]+)(?= ON | \()")
+_ASSUMED = "assumes that it was not so before"
+# ALL of these is one privilege only, so REVOKE ALL says which
+_ONE_PRIVILEGE = frozenset(
+    f"OBJECT_{kind}" for kind in ("FUNCTION", "PROCEDURE", "ROUTINE", "LANGUAGE", "TYPE", "DOMAIN")
+)
+
+
+def granted(node: Node, file: File) -> Part:
+    """GRANT and REVOKE on objects."""
+    kind, target = enum(node, "objtype"), enum(node, "targtype")
+    back = _granted_back(node)
+    part = Part(_upper(deparse("grant_stmt", back)), _ASSUMED)
+    if not node.is_grant and not node.privileges and kind not in _ONE_PRIVILEGE:
+        part = cannot(f"{deparse('grant_stmt', node)}: which privileges were granted is not in this file (name them)")
+    if target != "ACL_TARGET_OBJECT":
+        return part
+    keys = _columns_granted(node, file) or [file.key(kind, as_type(kind, unwrap(one))) for one in node.objects]
+    held = next((key for key in keys if not file.find(key)), keys[0])
+    return file.about(held, node, part, leaf=True)
+
+
+def _columns_granted(node: Node, file: File) -> list[Key]:
+    """The columns made by the file that a privilege is on: it is gone when they are."""
+    tables = [unwrap(one) for one in node.objects if unwrap(one).DESCRIPTOR.name == "RangeVar"]
+    columns = [name for privilege in map(unwrap, node.privileges) for name in names(privilege.cols)]
+    keys = [file.child("column", table, column) for table in tables for column in columns]
+    return [key for key in keys if key in file.things]
+
+
+def _granted_back(node: Node) -> Node:
+    # REVOKE must not say GRANT OPTION FOR: the privilege itself goes
+    return copy(
+        node,
+        is_grant=not node.is_grant,
+        behavior="DROP_RESTRICT",
+        grant_option=not node.is_grant and node.grant_option,
+    )
+
+
+def _upper(sql: str) -> str:
+    """The privileges in capitals, which the parser's names of them have not."""
+    return _PRIVILEGES.sub(lambda match: match[1] + match[2].upper(), sql)
+
+
+def default_rights(node: Node, file: File) -> Part:
+    """ALTER DEFAULT PRIVILEGES."""
+    sql = "alter_default_privileges_stmt"
+    if not node.action.is_grant and not node.action.privileges:
+        return cannot(f"{deparse(sql, node)}: which privileges were granted is not in this file (name them)")
+    back = copy(node)
+    back.action.CopyFrom(_granted_back(node.action))
+    return Part(_upper(deparse(sql, back)), _ASSUMED)
+
+
+def membership(node: Node, file: File) -> Part:
+    """GRANT and REVOKE of roles."""
+    options = {o.defname: unwrap(o.arg).boolval for o in map(unwrap, node.opt)}
+    if node.is_grant:
+        return Part(deparse("grant_role_stmt", copy(node, is_grant=False, opt=None)), _ASSUMED)
+    back = copy(node, is_grant=True, behavior="DROP_RESTRICT", opt=None)
+    for name in options:
+        back.opt.append(
+            wrap("def_elem", new("DefElem", defname=name, arg=wrap("boolean", new("Boolean", boolval=True))))
+        )
+    return Part(deparse("grant_role_stmt", back), "" if options else "assumes that it was granted without options")
+
+
+RIGHTS: dict[str, Handler] = {
+    "grant_stmt": granted,
+    "grant_role_stmt": membership,
+    "alter_default_privileges_stmt": default_rights,
+}

@@ -1,0 +1,190 @@
+"""Targets of the fault tests: a database reached directly or through pgbouncer, and a server that may be killed."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+import pytest
+from tools import Target, wait_for
+
+from dbops.database import parameters
+from dbops.embedded import Scratch, binaries, scratch, with_database
+
+PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
+NO_POOLER = "pgbouncer is not installed: what happens behind a pooler was not tested"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def pooler(server: Scratch, **settings: object) -> Iterator[str]:
+    """A pgbouncer in front of a server; the `host= port=` of its URLs. `settings` are its configuration's."""
+    host = parameters(server.url)["host"]
+    port = free_port()
+    values: dict[str, object] = {
+        "listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any",
+        "pool_mode": "transaction", "default_pool_size": 5, "max_client_conn": 200, "log_connections": 0,
+        "log_disconnections": 0,
+    }  # fmt: skip
+    lines = [f"{key} = {value}" for key, value in (values | settings).items()]
+    folder = Path(tempfile.mkdtemp(prefix="dbops-pgbouncer-"))
+    config = folder / "pgbouncer.ini"
+    config.write_text("\n".join(["[databases]", f"* = host={host} user=postgres", "[pgbouncer]", *lines, ""]))
+    assert PGBOUNCER
+    command = [PGBOUNCER, "-q", str(config)]
+    if os.geteuid() == 0:  # which it refuses to run as: it becomes the one whom the server's socket lets in
+        owner = pwd.getpwuid(os.stat(host).st_uid).pw_name
+        folder.chmod(0o755)
+        command[1:1] = ["-u", owner]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: _listens(port) or process.poll() is not None)
+        assert process.poll() is None, "pgbouncer did not start"
+        yield f"host=127.0.0.1 port={port}"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def through(pooler: str, direct: str) -> str:
+    """The URL of a database by way of a pooler."""
+    return f"{pooler} user=postgres dbname={parameters(direct)['dbname']}"
+
+
+@pytest.fixture(params=["direct", "pooled"])
+def via(request: pytest.FixtureRequest, server: Scratch) -> Iterator[Callable[[str], str]]:
+    """How the runners reach a database."""
+    if request.param == "direct":
+        yield lambda direct: direct
+        return
+    if not PGBOUNCER:
+        pytest.skip(NO_POOLER)
+    if not parameters(server.url).get("host", "").startswith("/"):
+        pytest.skip("the pooler is put in front of the embedded server only")
+    with pooler(server) as place:
+        yield lambda direct: through(place, direct)
+
+
+def targets(make_database: Callable[..., str], via: Callable[[str], str], folder: Path) -> Iterator[Callable[[], Target]]:
+    """A maker of new databases with MIGRATIONS in the folder. Runners still alive at the end are killed."""
+    folder.mkdir()
+    made: list[Target] = []
+
+    def make() -> Target:
+        direct = make_database("empty")
+        target = Target(via(direct), direct, folder)
+        target.prepare()
+        made.append(target)
+        return target
+
+    yield make
+    for target in made:
+        target.kill_started()
+
+
+@pytest.fixture
+def make_target(
+    make_database: Callable[..., str], via: Callable[[str], str], tmp_path: Path
+) -> Iterator[Callable[[], Target]]:
+    """make_target(): a new target, directly and then behind a pooler."""
+    yield from targets(make_database, via, tmp_path / "migrations")
+
+
+@pytest.fixture
+def target(make_target: Callable[[], Target]) -> Target:
+    return make_target()
+
+
+@pytest.fixture
+def make_direct(make_database: Callable[..., str], tmp_path: Path) -> Iterator[Callable[[], Target]]:
+    """make_direct(): a new target, never behind a pooler."""
+    yield from targets(make_database, lambda direct: direct, tmp_path / "migrations")
+
+
+@pytest.fixture
+def direct(make_direct: Callable[[], Target]) -> Target:
+    return make_direct()
+
+
+@dataclass
+class Mortal:
+    """A server of its own, which a test may kill."""
+
+    server: Scratch
+    data: Path
+
+    @property
+    def pid(self) -> int:
+        return int((self.data / "postmaster.pid").read_text().splitlines()[0])
+
+    def kill(self) -> None:
+        """SIGKILL for the postmaster; its children see that by themselves."""
+        os.kill(self.pid, signal.SIGKILL)
+        wait_for(lambda: not self._processes())
+
+    def _processes(self) -> list[str]:
+        """The server's processes: all work in the data directory."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink() == self.data:
+                    found.append(process.name)
+        return found
+
+    def start(self) -> None:
+        folder = binaries(self.server.major)
+        assert folder is not None
+        command = [folder / "pg_ctl", "-w", "-D", self.data, "-l", self.data / "log", "-o", f'-h "" -k {self.data}', "start"]
+        owner = self.data.owner() if os.geteuid() == 0 else None
+        subprocess.run(command, check=True, user=owner, stdout=subprocess.DEVNULL, cwd="/")
+
+    def limit_files(self, size: int) -> None:
+        """Let no file that new connections write grow beyond `size` bytes; -1 lifts the limit."""
+        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def target(self, name: str, folder: Path) -> Target:
+        """A new database with MIGRATIONS in the folder."""
+        folder.mkdir()
+        with psycopg.connect(self.server.url, autocommit=True) as conn:
+            conn.execute(f"create database {name}".encode())
+        url = with_database(self.server.url, name)
+        target = Target(url, url, folder)
+        target.prepare()
+        return target
+
+    def stop(self) -> None:
+        with suppress(OSError, IndexError):
+            os.kill(self.pid, signal.SIGQUIT)
+            wait_for(lambda: not self._processes())
+
+
+@pytest.fixture
+def mortal(major: str) -> Iterator[Mortal]:
+    with ExitStack() as stack:
+        server = stack.enter_context(scratch(int(major)))
+        mine = Mortal(server, Path(parameters(server.url)["host"]))
+        stack.callback(mine.stop)
+        yield mine
