@@ -8,13 +8,13 @@ from typing import Any
 
 import click
 
-from dbops.cli.main import common
+from dbops.cli.main import Lazy, common
 from dbops.cli.output import Output, shown_path
 from dbops.embedded import LocalServer, binaries, local_status, resolve, start_local, stop_local
 from dbops.errors import ConfigError, MissingToolError
 
 
-@click.group()
+@click.group(cls=Lazy)
 def command() -> None:
     """The PostgreSQL that comes with the install, as this project's server.
 

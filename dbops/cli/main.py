@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,32 +15,34 @@ import click
 from dbops import __version__
 from dbops.errors import EXIT_CODES, DbopsError, Interrupted, UsageError
 
-GROUPS = {"db": "dbops.cli.db", "init": "dbops.cli.init", "migrate": "dbops.cli.migrate"}
+GROUPS = {"db": "dbops.cli.db:command", "init": "dbops.cli.init:command", "migrate": "dbops.cli.migrate:command"}
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
 class Lazy(click.Group):
-    """A group whose members are imported when they are called: start-up time is a feature."""
+    """A group of which some members are imported when they are called: start-up time is a feature.
+
+    `lazy` maps a command's name to `module:attribute`. Every command's help ends with the exit codes.
+    """
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(GROUPS)
+        return sorted({*self.lazy, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in GROUPS:
-            return None
-        command: click.Command = import_module(GROUPS[name]).command
-        return with_exit_codes(command)
+        command = super().get_command(ctx, name)
+        if command is None and name in self.lazy:
+            module, _, attribute = self.lazy[name].partition(":")
+            command = getattr(import_module(module), attribute)
+        if command is not None:
+            command.epilog = EPILOG
+        return command
 
 
-def with_exit_codes(command: click.Command) -> click.Command:
-    """The command and all below it with the table of exit codes in their help."""
-    command.epilog = EPILOG
-    for member in getattr(command, "commands", {}).values():
-        with_exit_codes(member)
-    return command
-
-
-@click.command(cls=Lazy, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Lazy, lazy=GROUPS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="dbops")
 def cli() -> None:
     """PostgreSQL operations, proven on a real PostgreSQL.

@@ -131,7 +131,7 @@ def _waiting(pending: Sequence[Migration], extensions: Callable[[Collection[str]
     needed = {name for migration in pending for name in migration.requires}
     known = set(extensions(needed)) if needed else set()
     return tuple(
-        Waiting(migration.version, f"extension {name} is not available on this server")
+        Waiting(migration.version, f"extension {name} is not on this server, or this role may not create it")
         for migration in pending
         for name in [next((n for n in migration.requires if n not in known), "")]
         if name

@@ -85,7 +85,7 @@ def drop_roles(server: Scratch, names: set[str]) -> None:
 
 def available(server: Scratch, names: Sequence[str]) -> set[str]:
     """Those of the extensions that the scratch server has."""
-    from dbops.migrate.manager import available_extensions
+    from dbops.migrate.session import available_extensions
 
     with connect(server.url, "trial") as conn:
         return available_extensions(conn, names)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
-from dbops.migrate.reverse.make import owner_of_sequence
+from dbops.migrate.reverse.make import own_sequence
 from dbops.migrate.reverse.nodes import as_type, copy, enum, listed, names, quote_ident, shown, wrap
 from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot, nothing
 from dbops.migrate.reverse.table import dropped_options, hidden_options
@@ -109,7 +109,6 @@ def _domain_constraint(node: Node, file: File, domain: Key, definition: Node) ->
 def sequence_altered(node: Node, file: File) -> Part:
     """ALTER SEQUENCE: only OWNED BY has a known way back."""
     key = file.relation(node.sequence)
-    own, table = file.things.get(key), owner_of_sequence(node, file)
     part = cannot(f"{deparse('alter_seq_stmt', node)}: its earlier settings are not in this file")
     if [unwrap(option).defname for option in node.options] == ["owned_by"]:
         back = copy(node)
@@ -117,8 +116,8 @@ def sequence_altered(node: Node, file: File) -> Part:
         back.options.append(wrap("def_elem", new("DefElem", defname="owned_by", arg=wrap("list", listed(["none"])))))
         part = Part(deparse("alter_seq_stmt", back), _ASSUMED_NONE)
     result = file.about(key, node, part)
-    if own and table:
-        own.holder = table
+    if own := file.things.get(key):
+        own_sequence(own, node, file)
     return result
 
 

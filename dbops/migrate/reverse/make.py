@@ -68,6 +68,8 @@ def _string(text: str) -> Node:
 def _table(node: Node, file: File) -> Part:
     part = made_relation("OBJECT_TABLE", node.relation, node, file)
     if part.of:
+        if node.HasField("partbound"):
+            part.of.holder = file.find(file.relation(unwrap(node.inh_relations[0])))
         for element in map(unwrap, node.table_elts):
             if element.DESCRIPTOR.name == "ColumnDef":
                 remember_column(file, file.child("column", node.relation, element.colname), element)
@@ -120,16 +122,17 @@ def _rule(node: Node, file: File) -> Part:
 def _sequence(node: Node, file: File) -> Part:
     part = made_relation("OBJECT_SEQUENCE", node.sequence, node, file)
     if part.of:
-        part.of.holder = owner_of_sequence(node, file)
+        own_sequence(part.of, node, file)
     return part
 
 
-def owner_of_sequence(node: Node, file: File) -> Own | None:
-    """The table, made by the file, whose drop takes a sequence along (OWNED BY)."""
+def own_sequence(sequence: Own, node: Node, file: File) -> None:
+    """Follow OWNED BY: the drop of the column, or of its table, takes the sequence along."""
     for option in map(unwrap, node.options):
         if option.defname == "owned_by" and len(column := names(unwrap(option.arg).items)) > 1:
-            return file.find(Key("column", (*file.qualified(column[:-1]), column[-1])))
-    return None
+            sequence.table = Key("relation", file.qualified(column[:-1]))
+            sequence.words |= {column[-1]}
+            sequence.holder = file.find(Key("column", (*sequence.table.names, column[-1])))
 
 
 def _table_as(node: Node, file: File) -> Part:

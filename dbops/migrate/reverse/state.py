@@ -218,9 +218,10 @@ class File:
         own = self.things.pop(key, None)
         if own:
             own.dropped = self.line
-            if key.kind == "column":
-                self._drop_with_column(key)
-            self.things = {k: o for k, o in self.things.items() if not o.gone}
+        if key.kind == "column":
+            self._drop_with_column(key)
+        self.things = {k: o for k, o in self.things.items() if not o.gone}
+        self.earlier = {(k, what): node for (k, what), node in self.earlier.items() if key not in (k, *k.holders)}
         return own
 
     def _drop_with_column(self, column: Key) -> None:

@@ -174,7 +174,7 @@ class _Table:
         """Back to what this file said before, where it did."""
         key, kind = self.child("column", command.name), enum(command, "subtype")
         own = self.file.find(key)
-        before = None if own and own.reaches_out else self.file.earlier.get((key, kind))
+        before = self.file.earlier.get((key, kind)) if own and not own.reaches_out else None
         self.file.earlier[key, kind] = command
         if before is None:
             return self.file.about(key, command, self.lost(command, why))
@@ -190,7 +190,9 @@ class _Table:
         definition = wrap("partition_cmd", copy(partition, bound=None))
         back = _with(copy(command, subtype="AT_DetachPartition"), definition)
         table, joined = self.file.find(self.key), self.file.relation(partition.name)
-        if table and not self.file.find(joined):
+        if table and (own := self.file.find(joined)):
+            own.holder = table
+        elif table:
             table.reaches_out = table.exact = True
         return self.file.about(joined, self.node, Part(None, _ALIKE, command=back))
 
@@ -203,6 +205,8 @@ class _Table:
 
     def detach(self, command: Node) -> Part:
         partition = unwrap(getattr(command, "def")).name
+        if own := self.file.find(self.file.relation(partition)):
+            own.holder = None
         return self.file.about(
             self.file.relation(partition), self.node, self.lost(command, "its bounds are not in this file")
         )
