@@ -23,7 +23,7 @@ from pathlib import Path
 import psycopg
 
 from dbops.database import parameters
-from dbops.embedded import Scratch, binaries, scratch
+from dbops.embedded import Scratch, binaries, scratch, start_local, stop_local
 
 COUNT = 500
 ROUNDS = 5
@@ -74,6 +74,18 @@ def timed(command: list[str], environment: dict[str, str]) -> float:
 
 
 @contextmanager
+def durable(major: int) -> Iterator[Scratch]:
+    """A server with PostgreSQL's own defaults, gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "pg"
+        os.chmod(folder, 0o755)
+        try:
+            yield Scratch(start_local(data, major).url, major, "embedded")
+        finally:
+            stop_local(data)
+
+
+@contextmanager
 def fresh(server: Scratch) -> Iterator[str]:
     with server.database() as conninfo:
         parts = parameters(conninfo)
@@ -93,11 +105,12 @@ def contestants(work: Path, peers: Path, count: int) -> list[Contestant]:
     ]  # fmt: skip
     dbmate = shutil.which("dbmate", path=f"{peers / 'node_modules' / '.bin'}:{os.environ['PATH']}")
     if dbmate:
-        # its own look for pg_dump is part of `up`; `migrate` is the same without it and without creating the database
-        base = [dbmate, "--migrations-dir", str(folder), "--no-dump-schema"]
-        found.append(Contestant("dbmate", lambda u: [*base, "--url", _socket(u), "migrate"], lambda u: [*base, "--url", _socket(u), "status"]))
-        dump = [dbmate, "--migrations-dir", str(folder), "--schema-file", str(work / "schema.sql")]
-        found.append(Contestant("dbmate with its dump", lambda u: [*dump, "--url", _socket(u), "migrate"], lambda u: [*base, "--url", _socket(u), "status"]))
+        base = [dbmate, "--migrations-dir", str(folder), "--schema-file", str(work / "schema.sql")]
+        # as it comes it writes the schema to a file at the end, as dbops writes it into its ledger
+        found.append(Contestant("dbmate", lambda u: [*base, "--url", _socket(u), "up"],
+                                lambda u: [*base, "--url", _socket(u), "status"]))
+        found.append(Contestant("dbmate, no dump", lambda u: [*base, "--no-dump-schema", "--url", _socket(u), "up"],
+                                lambda u: [*base, "--url", _socket(u), "status"]))
     alembic = Path(sys.executable).parent / "alembic"
     if alembic.exists():
         def configured(url: str) -> list[str]:
@@ -181,8 +194,12 @@ def main() -> None:
     options.add_argument("--peers", type=Path, default=Path.cwd(), help="the folder with dbmate's node_modules")
     options.add_argument("--rounds", type=int, default=ROUNDS)
     chosen = options.parse_args()
+    print(f"{os.cpu_count()} cores, {chosen.rounds} rounds, the contestants in turn")
+    with durable(18) as server:
+        print(f"\n== PostgreSQL {server.major} as it comes: commits wait for the disk")
+        race(server, chosen.peers, chosen.rounds)
     with scratch(18) as server:
-        print(f"PostgreSQL {server.major} ({server.kind}), fsync off, {os.cpu_count()} cores, {chosen.rounds} rounds, alternating")
+        print(f"\n== PostgreSQL {server.major} with fsync = off: what is left is the tools' own work")
         race(server, chosen.peers, chosen.rounds)
         import_time()
         linear(server)

@@ -97,8 +97,9 @@ def connect(url: str, purpose: str, **overrides: Any) -> Connection:
 
 
 def _cannot_connect(error: psycopg.OperationalError, kwargs: Mapping[str, Any]) -> CannotConnect:
-    lines = [line.strip() for line in redact(str(error)).splitlines() if line.strip()]
-    reason = lines[-1] if lines else "no reason given"
+    told = redact(str(error)).partition("Multiple connection attempts failed")[0]
+    lines = [line.strip() for line in told.splitlines() if line.strip() and "Is the server running" not in line]
+    reason = re.sub(r"^connection (failed|is bad): ", "", lines[-1] if lines else "no reason given")
     place = place_of(kwargs)
     password = kwargs.get("password")
     if len(str(password or "")) > 3:  # a shorter one would be shown by the holes it leaves
@@ -191,7 +192,7 @@ def translate(error: psycopg.Error) -> DbopsError:
             "the pooler works in statement mode: it allows no transaction, and a migration needs one",
             hint="use its transaction or session mode, or connect to the server directly; nothing was done",
         )
-    if state == "3D000" or "does not exist" in message and state.startswith("08"):
+    if state == "3D000" or ("does not exist" in message and state.startswith("08")):
         return CannotConnect(message, hint="the database is gone; what was committed before stays recorded")
     if state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P04") or not state:
         return CannotConnect(

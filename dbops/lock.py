@@ -65,7 +65,7 @@ class RunnerLock:
         self.on_wait = on_wait or (lambda _: None)
         # the extended protocol would leave a portal open, and with it a snapshot for CREATE INDEX CONCURRENTLY to wait on
         self.conn = connect(url, "lock", keepalives_idle=30, cursor_factory=ClientCursor)
-        self.pid = 0
+        self.pid = self.database = 0
         try:
             self.server = server_of(self.conn)
             refuse_standby(self.server)
@@ -118,7 +118,7 @@ class RunnerLock:
         if not row[0]:
             # polling inside one open transaction would keep a pooler's server connection: let go between tries
             self.conn.execute("ROLLBACK")
-        self.pid = row[1]
+        _, self.pid, self.database = row
         return bool(row[0])
 
     def holder(self) -> Holder | None:
@@ -130,7 +130,7 @@ class RunnerLock:
         """SQL that fails unless this very lock is still held: sent in front of each statement that it guards."""
         from psycopg import sql
 
-        names = {"pid": self.pid, "namespace": NAMESPACE, "key": self.key}
+        names = {"pid": self.pid, "database": self.database, "namespace": NAMESPACE, "key": self.key}
         return sql.SQL(queries()["lock_guard"] + ";").format(**{k: sql.Literal(v) for k, v in names.items()})
 
     def __exit__(

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 from pytest_postgresql.factories import postgresql_noproc
@@ -22,6 +23,10 @@ from dbops.migrate import MigrationManager
 TEST_URL = os.environ.get("DBOPS_TEST_URL", "")
 MAJORS = ["url"] if TEST_URL else ["18", "16"]
 _numbers = count()
+
+# no test is timed: a busy machine is no fault
+hypothesis.settings.register_profile("dbops", deadline=None)
+hypothesis.settings.load_profile("dbops")
 
 # nothing but DBOPS_TEST_URL may point the tests at a server
 for _name in [n for n in os.environ if n.startswith(("PG", "DBOPS_")) or n == "DATABASE_URL"]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dbops.cli.output import duration
 from dbops.migrate.xray import Xray, XrayStep
 from dbops.migrate.xray_estimate import Block, Seen
 
@@ -87,11 +86,15 @@ def _below(seen: Seen, transactional: bool) -> Iterator[str]:
         yield seen.state + (f": {seen.error}" if seen.error else "")
     for block in seen.blocks:
         yield f"{block.mode} on {block.relation}: {'; '.join(_block_parts(seen, block, transactional))}"
-    blocked = {block.relation for block in seen.blocks}
+    told = {block.relation for block in seen.blocks}
     for lock in seen.locks:
-        if not lock.created and not {lock.relation, lock.table} & blocked:
+        if not lock.created and not {lock.relation, lock.table} & told:
+            told.add(lock.relation)
             work = _work(seen, lock.relation)
             yield f"{lock.mode} on {lock.relation}: blocks neither reads nor writes{f'; {work}' if work else ''}"
+    for relation in dict.fromkeys((*seen.rewrites, *seen.scans)):
+        if relation not in told:
+            yield f"{relation}, locked since before: {_work(seen, relation)}; {_about(seen.about_ms)}"
     for built in seen.indexes:
         yield f"builds index {built.index} ({built.method})"
 
@@ -100,8 +103,9 @@ def _block_parts(seen: Seen, block: Block, transactional: bool) -> Iterator[str]
     yield f"blocks {block.what}"
     if work := _work(seen, block.relation):
         yield work
-    held = " to the end of the migration" if transactional and block.about_ms > seen.about_ms else ""
-    yield f"{size(block.bytes)}, about {_about(block.about_ms)}{held}"
+    yield f"{size(block.bytes)}, {_about(seen.about_ms)}"
+    if transactional and _about(block.about_ms) != _about(seen.about_ms):
+        yield f"held for {_about(block.about_ms)}, to the end of the migration"
 
 
 def _work(seen: Seen, relation: str) -> str:
@@ -111,12 +115,12 @@ def _work(seen: Seen, relation: str) -> str:
 
 
 def _about(ms: float) -> str:
-    if ms < 1000:
-        return "no time" if ms < 100 else duration(round(ms, -2))
     seconds = ms / 1000
+    if seconds < 0.1:
+        return "under 0.1 s"
     if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.{0 if seconds >= 10 else 1}f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"
 
 
 def size(count: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dbops.database import server_of, translated
 from dbops.migrate.files import Migration
 from dbops.migrate.history import History, Run
-from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, require_known
+from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, require_known, require_redoable
 from dbops.migrate.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -90,7 +90,11 @@ class MigrationManager(Session):
         return self.migrate_down(version=version)
 
     def migrate_redo(self, *, count: int = 1) -> Outcome:
-        """Reverse the newest migrations and apply them again."""
+        """Reverse the newest migrations and apply them again.
+
+        Raises HistoryMismatch or MigrationFileError, before anything is reversed, where they could not be applied again.
+        """
+        require_redoable(self.get_migration_status(), self.files(), count)
         down = self.migrate_down(count=count)
         up = self.migrate_up(to=down.versions[0]) if down.versions else down
         return Outcome(up.plan, down.versions, down.duration_ms + up.duration_ms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dbops.errors import HistoryMismatch, Irreversible, UsageError
+from dbops.errors import HistoryMismatch, Irreversible, MigrationFileError, UsageError
 from dbops.migrate.files import Migration, Script, version_order
 from dbops.migrate.history import Record, Scripts, StepRecord
 from dbops.migrate.kinds import Program, program
@@ -120,7 +120,10 @@ def status(
 def _tree(migration: Migration) -> str:
     from dbops.migrate.parse import tree_checksum
 
-    return tree_checksum(program(migration.up).statements)
+    try:
+        return tree_checksum(program(migration.up).statements)
+    except MigrationFileError:
+        return ""  # no SQL any more: edited, whatever was meant
 
 
 def _sorted(versions: Iterable[str]) -> tuple[str, ...]:
@@ -201,6 +204,25 @@ def choose_down(
             require_known(to, [record.version for record in now.applied])
         return tuple(record for record in newest_first if record.order > version_order(to))
     return newest_first[: 1 if count is None else count]
+
+
+def require_redoable(now: Status, migrations: Sequence[Migration], count: int) -> None:
+    """Raise before anything is reversed what would stop the newest `count` migrations from being applied again.
+
+    HistoryMismatch for a file that is missing and for another one that was edited, MigrationFileError for a bad one.
+    """
+    chosen = {record.version for record in choose_down(now, count=count)}
+    lost = [version for version in now.missing if version in chosen]
+    if lost:
+        raise HistoryMismatch(
+            f"the file is missing, so it could not be applied again: {', '.join(lost)}",
+            hint="put the file back, or reverse it for good with `dbops migrate down`; nothing was reversed",
+        )
+    # an edit of one of them is what redo is for
+    refuse_mismatch(replace(now, changed=tuple(v for v in now.changed if v not in chosen)), allow_out_of_order=True)
+    for migration in migrations:
+        if migration.version in chosen:
+            program(migration.up)
 
 
 def plan_down(records: Sequence[Record], files: Mapping[str, Migration], scripts: Callable[[str], Scripts | None]) -> Plan:

@@ -208,7 +208,7 @@ select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident
   c.relfilenode, i.indrelid, coalesce(am.amname::text, ''), pg_catalog.pg_stat_get_xact_numscans(c.oid)
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   left join pg_catalog.pg_index i on i.indexrelid = c.oid left join pg_catalog.pg_am am on am.oid = c.relam
-where n.nspname <> 'information_schema' and n.nspname !~ '^pg_';
+where n.nspname not in ('information_schema', 'dbops') and n.nspname !~ '^pg_';
 
 -- name: xray_keys
 select c.oid, c.conrelid from pg_catalog.pg_constraint c where c.contype = 'f' and c.convalidated;
@@ -227,3 +227,6 @@ where c.oid = pg_catalog.to_regclass(%(name)s) and t.relkind in ('r', 'p', 'm');
 
 -- name: xray_blockers
 select pg_catalog.pg_blocking_pids(%(pid)s);
+
+-- name: flush
+begin; set local synchronous_commit = on; select pg_catalog.pg_current_xact_id(); commit;

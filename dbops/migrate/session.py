@@ -97,6 +97,7 @@ class Session:
                     done.append(act.version)
             finally:
                 if done:
+                    worker.flush()
                     self.record_run(worker, history, run, command, done, started_at)
         return Outcome(plan, tuple(done), (time.monotonic() - began) * 1000)
 

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from dbops.config import Settings
-from dbops.database import connect, local_settings, refuse_standby, server_of
+from dbops.database import connect, local_settings, refuse_standby, server_of, translated
 from dbops.errors import LockHeld, LockLost
 from dbops.lock import INNER_NAMESPACE, RunnerLock, endless
 from dbops.sql import queries
@@ -61,6 +61,8 @@ class Worker:
             "statement_timeout": f"{int(self.settings.statement_timeout * 1000)}ms",
             "lock_timeout": f"{int(self.settings.lock_timeout * 1000)}ms",
             "row_security": "off",
+            # commits need not wait for the disk one by one: `flush` waits for all of them before success is told
+            "synchronous_commit": "off",
         }
         return local_settings(values | self._notice)
 
@@ -95,10 +97,10 @@ class Worker:
         return cursor.fetchone() if cursor.description else None
 
     def begin(self) -> None:
-        """Begin a transaction under the inner lock. Raises LockLost, or LockHeld where a predecessor lives on."""
+        """Begin a transaction under the inner lock; what follows in it is guarded. Raises LockHeld where a predecessor lives on."""
         end = time.monotonic() + max(self.settings.wait, 10.0)
         while True:
-            held, self.pid = self.guarded(self._inner_lock, before=self._beginning)
+            held, self.pid = self.send(self._beginning + self._inner_lock)
             if held:
                 return
             self.rollback()
@@ -129,6 +131,15 @@ class Worker:
         """Roll back, also what outlives a rollback (a pooler would pass it on); silent where the connection is gone."""
         with suppress(psycopg.Error):
             self.send(queries("migrate")["roll_back"])
+
+    def flush(self) -> None:
+        """Wait until all that was committed is on disk (and on the synchronous standbys).
+
+        The log is written in order: after a crash before this, the last migrations and their records are missing
+        together (https://www.postgresql.org/docs/current/wal-async-commit.html).
+        """
+        with translated():
+            self.send(queries("migrate")["flush"])
 
     @contextmanager
     def session(self, statements: str) -> Iterator[None]:

@@ -20,9 +20,8 @@ from dbops.migrate.xray_estimate import MODES, Built, Lock, Seen, mode_of, stron
 from dbops.migrate.xray_pause import Pause, tables_of
 from dbops.sql import queries
 
-# what may hold any statement inside
-_CODE = ("do_stmt", "call_stmt", "select_stmt")
-_CHANGES = ("update_stmt", "delete_stmt", "merge_stmt", *_CODE)
+# the last three may hold any statement inside
+_CHANGES = ("update_stmt", "delete_stmt", "merge_stmt", "do_stmt", "call_stmt", "select_stmt")
 
 
 @dataclass(frozen=True)
@@ -130,10 +129,8 @@ class Probe:
 
     def _look(self) -> Look:
         conn, statements = self.worker.conn, queries("migrate")
-        relations = {
-            row[0]: Relation(*row[1:5], row[5] or "", row[6]) for row in conn.execute(statements["xray_relations"])
-        }
-        keys = dict(conn.execute(statements["xray_keys"]).fetchall())
+        relations = {row[0]: Relation(*row[1:]) for row in conn.execute(statements["xray_relations"])}
+        keys = {row[0]: row[1] for row in conn.execute(statements["xray_keys"])}
         locks = conn.execute(statements["xray_locks"], {"pid": conn.info.backend_pid}).fetchall()
         return Look(relations, keys, frozenset((oid, mode) for oid, mode in locks))
 
@@ -148,18 +145,20 @@ class _Compared:
     target: Mapping[int, str]
 
     def fill(self, seen: Seen) -> Seen:
+        locks = sorted(strongest(self._locks()), key=lambda lock: (-MODES.index(lock.mode), lock.relation))
+        seen = replace(seen, locks=tuple(locks))
+        if self.statement.kind == "truncate_stmt":
+            return seen  # it gives new files too, to the table and its indexes, and nothing to do
         scanned, keyed = set(self._scanned()), set(self._keyed())
-        rewritten = {oid for oid in self._moved() if not self._emptied(oid, scanned)}
         changes = self.statement.kind in _CHANGES
-        changed = {oid for oid in scanned if changes and (oid, "RowExclusiveLock") in self.after.locks}
+        changed = (oid for oid in scanned if changes and (oid, "RowExclusiveLock") in self.after.locks)
         return replace(
             seen,
-            locks=tuple(sorted(strongest(self._locks()), key=lambda lock: (-MODES.index(lock.mode), lock.relation))),
-            rewrites=self._names(rewritten),
+            rewrites=self._names(self._rewritten()),
             scans=self._names(scanned | keyed),
             changes=self._names(changed),
             keys=self._names(keyed),
-            indexes=tuple(self._built(scanned)),
+            indexes=tuple(self._built()),
         )
 
     def _names(self, oids: Iterable[int]) -> tuple[str, ...]:
@@ -176,16 +175,12 @@ class _Compared:
                 name = self.target.get(oid, relation.name)
                 yield Lock(mode_of(mode), name, created=oid not in self.target, table=table)
 
-    def _moved(self) -> Iterator[int]:
+    def _rewritten(self) -> Iterator[int]:
         """The target's tables whose content lies in another file than before."""
         for oid, was in self.before.relations.items():
             now = self.after.relations.get(oid)
             if now and oid in self.target and was.kind in "rm" and was.filenode != now.filenode:
                 yield oid
-
-    def _emptied(self, oid: int, scanned: set[int]) -> bool:
-        """TRUNCATE gives a new file too, and reads nothing."""
-        return self.statement.kind == "truncate_stmt" or (self.statement.kind in _CODE and oid not in scanned)
 
     def _scanned(self) -> Iterator[int]:
         for oid, now in self.after.relations.items():
@@ -200,14 +195,10 @@ class _Compared:
             if oid in self.target and self.after.relations[oid].kind == "r":
                 yield oid
 
-    def _built(self, scanned: set[int]) -> Iterator[Built]:
+    def _built(self) -> Iterator[Built]:
         """The indexes in files that were not there before: one that ALTER TABLE takes over keeps its file."""
         files = {relation.filenode for relation in self.before.relations.values()}
-        emptied = {oid for oid in self._moved() if self._emptied(oid, scanned)}
         for relation in self.after.relations.values():
-            if (
-                relation.kind == "i"
-                and relation.filenode not in files
-                and relation.table in self.target.keys() - emptied
-            ):
-                yield Built(relation.name, self.target[relation.table], relation.method)
+            table = self.target.get(relation.table or 0)
+            if table and relation.kind == "i" and relation.filenode not in files:
+                yield Built(relation.name, table, relation.method)

@@ -10,11 +10,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import VERSIONS, Command, write  # type: ignore[import-not-found]
 
 from dbops.cli import migrate as migrate_cli
 from dbops.embedded import with_database
+from dbops.lock import RunnerLock
 from dbops.migrate import Event
+from tests.cli.conftest import VERSIONS, Command, write
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
@@ -140,7 +141,10 @@ class TestStatus:
         path.write_text("-- migrate:requires extension no_such_thing\n" + path.read_text())
         done = dbops("migrate", "up")
         assert done.code == 0
-        assert "20250301_000001 waits: extension no_such_thing is not on this server, or this role may not create it" in done.err
+        assert (
+            "20250301_000001 waits: extension no_such_thing is not on this server, or this role may not create it"
+            in done.err
+        )
         document = dbops("migrate", "status", "--json").json
         assert document["pending"] == []
         assert document["waiting"][0]["version"] == "20250301_000001"
@@ -287,9 +291,26 @@ class TestDown:
     def test_redo_of_a_file_that_is_gone_does_nothing(self, project: Path, dbops: Command, empty_url: str) -> None:
         (project / "migrations/sql/20250201_000001_notes.sql").unlink()
         done = dbops("migrate", "redo", "--yes")
-        assert done.code in (2, 12)
-        assert "20250201_000001" in done.err
+        assert done.code == 12
+        assert "the file is missing, so it could not be applied again: 20250201_000001" in done.err
         assert "notes" in tables(empty_url)
+
+    def test_redo_of_what_could_not_be_applied_again_does_nothing(
+        self, project: Path, dbops: Command, empty_url: str
+    ) -> None:
+        write(project, "20250201_000001_notes", "create tabel notes ();", "drop table notes;")
+        assert dbops("migrate", "redo", "--yes").code == 2
+        write(project, "20250201_000001_notes", "create table notes (id bigint);", "drop table notes;")
+        write(project, "20250101_000001_users", "create table users (id int);", "drop table users;")
+        edited = dbops("migrate", "redo", "--yes")
+        assert (edited.code, "edited after it was applied: 20250101_000001" in edited.err) == (12, True)
+        assert dbops("migrate", "status", "--json").json["pending"] == []
+
+    def test_redo_takes_an_edited_file(self, project: Path, dbops: Command, empty_db: Any) -> None:
+        write(project, "20250201_000001_notes", "create table notes (id int, more int);", "drop table notes;")
+        assert dbops("migrate", "redo", "--yes", "--json").json["applied"] == [VERSIONS[2]]
+        empty_db.execute("select more from notes")
+        assert dbops("migrate", "status", "--json").json["changed"] == []
 
 
 class TestConfirmWord:
@@ -368,6 +389,15 @@ class TestPlanHistoryNew:
         assert re.fullmatch(r"wrote migrations/sql/\d{8}_\d{6}_first\.sql\n", done.out)
         assert dbops("migrate", "new", "!", "--json").error["message"] == "'!' is no name for a migration"
 
+    def test_prove_json_has_every_key(self, folder: Path, dbops: Command) -> None:
+        write(folder, "20250101_000001_users", "create table users (id int);", "drop table users;")
+        write(folder, "20250101_000002_more", "create table more (id int);")
+        done = dbops("migrate", "prove", "--json", "--no-embedded")
+        assert {"proven", "failed", "irreversible", "not_proven", "server_version"} <= set(done.json)
+        assert done.json["proven"] == ["20250101_000001"]
+        assert [item["version"] for item in done.json["irreversible"]] == ["20250101_000002"]
+        assert done.json["irreversible"][0]["reason"]
+
 
 class TestUsage:
     @pytest.mark.parametrize(
@@ -382,7 +412,7 @@ class TestUsage:
             (["migrate", "up", "--wait", "soon"], "option: wait: 'soon' is no duration"),
             (["migrate", "up", "--url", ""], "option: url: it is empty"),
             (["migrate", "up", "--url", "mysql://h/d"], "the scheme mysql://"),
-            (["migrate", "up", "--url", "postgresql://u:pw%zz@h/d"], "the database URL cannot be read"),
+            (["migrate", "status", "--url", "postgresql://u:pw%zz@h/d"], "the database URL cannot be read"),
             (["migrate", "up", "--env", "nowhere"], "there is no profile 'nowhere'"),
             (["migrate", "up", "--config", "gone.toml"], "there is no such file"),
         ],
@@ -498,6 +528,16 @@ class TestServer:
         assert "what was committed is recorded" in done.error["hint"]
         again = dbops("migrate", "up", "--json")
         assert (again.code, f'database "{name}" does not exist' in again.error["message"]) == (10, True)
+
+    def test_another_runner_holds_the_lock(self, project: Path, dbops: Command, empty_url: str) -> None:
+        with RunnerLock(empty_url, "public.schema_migrations", wait=0) as lock:
+            done = dbops("migrate", "up", "--wait", "0s", "--json")
+            assert done.code == 11
+            assert done.error["code"] == "lock_held"
+            assert f"server process {lock.pid}" in done.error["message"]
+            assert "waiting for another runner: dbops lock as postgres" in done.err
+            assert dbops("migrate", "status").code == 0
+        assert dbops("migrate", "up", "--wait", "0s").code == 0
 
 
 def _grant(conn: Any, role: str) -> None:

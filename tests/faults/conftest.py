@@ -88,7 +88,9 @@ def via(request: pytest.FixtureRequest, server: Scratch) -> Iterator[Callable[[s
         yield lambda direct: through(place, direct)
 
 
-def targets(make_database: Callable[..., str], via: Callable[[str], str], folder: Path) -> Iterator[Callable[[], Target]]:
+def targets(
+    make_database: Callable[..., str], via: Callable[[str], str], folder: Path
+) -> Iterator[Callable[[], Target]]:
     """A maker of new databases with MIGRATIONS in the folder. Runners still alive at the end are killed."""
     folder.mkdir()
     made: list[Target] = []
@@ -144,6 +146,8 @@ class Mortal:
         """SIGKILL for the postmaster; its children see that by themselves."""
         os.kill(self.pid, signal.SIGKILL)
         wait_for(lambda: not self._processes())
+        # in a container nobody may collect the dead process: PostgreSQL would take it for a living one
+        (self.data / "postmaster.pid").unlink()
 
     def _processes(self) -> list[str]:
         """The server's processes: all work in the data directory."""
@@ -157,8 +161,9 @@ class Mortal:
     def start(self) -> None:
         folder = binaries(self.server.major)
         assert folder is not None
-        command = [folder / "pg_ctl", "-w", "-D", self.data, "-l", self.data / "log", "-o", f'-h "" -k {self.data}', "start"]
+        options = ["-w", "-D", self.data, "-l", self.data / "log", "-o", f'-h "" -k {self.data}']
         owner = self.data.owner() if os.geteuid() == 0 else None
+        command = [folder / "pg_ctl", *options, "start"]
         subprocess.run(command, check=True, user=owner, stdout=subprocess.DEVNULL, cwd="/")
 
     def limit_files(self, size: int) -> None:

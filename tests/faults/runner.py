@@ -1,4 +1,4 @@
-"""A run in a process of its own. It writes its events into a file and kills itself at the one with the number `last`."""
+"""A run in a process of its own: it writes its events into a file and kills itself at the one numbered `last`."""
 
 from __future__ import annotations
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tools import Target, events_of, finish, named, needs_the_server_here, sample, wait_for
-
-from dbops.migrate import Event
+from tools import FIRST, JOURNAL, MIGRATIONS, Target, events_of, finish, named, needs_the_server_here, sample, wait_for
 
 pytestmark = pytest.mark.fault
 
@@ -20,7 +19,8 @@ def test_killed_at_every_step(make_target: Callable[[], Target], command: str, t
     clean = make_target()
     ready(clean, command)
     events = events_of(clean, command)
-    assert {"locked", "transaction", "statement", "ran", "record", "committed", "step", "step_done"} <= {e.what for e in events}
+    moments = {"locked", "transaction", "statement", "ran", "record", "committed", "step", "step_done"}
+    assert moments <= {event.what for event in events}
     for number in sample(len(events), 4, f"{command} {clean.pooled}"):
         target = make_target()
         ready(target, command)
@@ -36,21 +36,30 @@ def ready(target: Target, command: str) -> None:
         target.manager().migrate_up()
 
 
-@pytest.mark.parametrize("statement", ["create unique index concurrently", "create index concurrently on person", "drop index"])
-def test_killed_in_the_middle_of_an_index(make_target: Callable[[], Target], statement: str, tmp_path: Path) -> None:
+# each waits for whoever uses the table, half done
+HELD_UP = {
+    "named": "create unique index concurrently person_name on person (name)",
+    "unnamed": "create index concurrently on person (lower(mail))",
+    "dropped": "drop index concurrently person_old",
+    "reindex": "reindex index concurrently person_old",
+}
+
+
+@pytest.mark.parametrize("statement", HELD_UP.values(), ids=HELD_UP.keys())
+def test_killed_in_the_middle_of_a_statement(make_target: Callable[[], Target], statement: str, tmp_path: Path) -> None:
     clean, target = make_target(), make_target()
+    steps = f"insert into journal values ('before');\n{statement};\ninsert into journal values ('after');"
+    clean.write({FIRST: MIGRATIONS[FIRST], "20250101_000002_held_up.sql": f"-- migrate:up\n{steps}"})
     clean.manager().migrate_up()
     target.manager().migrate_up(count=1)
     log = tmp_path / "events"
     with target.transaction("lock table person in row exclusive mode") as somebody:
         killed = target.runner("up", tmp_path / "killed")
-        # it goes on to the statement only when nothing else holds it up
-        step_towards(target, somebody, statement)
-        orphan = target.waiting(statement)
+        orphan = wait_for(lambda: target.waiting(statement))
         killed.kill()
         finish(killed, -signal.SIGKILL)
         successor = target.runner("up", log)
-        wait_for(lambda: "locked" in log.read_text() if log.exists() else "")
+        wait_for(lambda: log.exists() and "locked" in log.read_text())
         if target.pooled:  # the server does not see there that the client has gone
             wait_for(lambda: "abandoned" in log.read_text())
             assert target.waiting(statement) == orphan
@@ -60,10 +69,6 @@ def test_killed_in_the_middle_of_an_index(make_target: Callable[[], Target], sta
     target.left_clean()
 
 
-def step_towards(target: Target, somebody: object, statement: str) -> None:
-    wait_for(lambda: target.waiting(statement))
-
-
 @needs_the_server_here
 def test_the_successor_waits_for_a_backend_that_goes_on(direct: Target, tmp_path: Path) -> None:
     direct.manager().migrate_up(count=1)
@@ -71,15 +76,23 @@ def test_the_successor_waits_for_a_backend_that_goes_on(direct: Target, tmp_path
     with direct.transaction("lock table person in row exclusive mode"):
         killed = direct.runner("up", tmp_path / "killed")
         orphan = wait_for(lambda: direct.waiting("create unique index concurrently"))
-        os.kill(orphan, signal.SIGSTOP)  # so that it does not notice that its client has gone
-        killed.kill()
-        finish(killed, -signal.SIGKILL)
-        successor = direct.runner("up", log)
-        wait_for(lambda: "abandoned" in log.read_text() if log.exists() else "")
-    assert direct.sql("select from pg_stat_activity where pid = %(pid)s", pid=orphan)
-    os.kill(orphan, signal.SIGCONT)
+        with stopped(orphan):  # so that it does not notice that its client has gone
+            killed.kill()
+            finish(killed, -signal.SIGKILL)
+            successor = direct.runner("up", log)
+            wait_for(lambda: log.exists() and "abandoned" in log.read_text())
+            assert direct.alive(orphan)
+            assert successor.poll() is None
     finish(successor)
-    assert direct.sql("select what from journal order by 1") == [
-        ("1 up",), ("2 up, first",), ("2 up, high",), ("2 up, last",), ("3 up",),
-    ]  # fmt: skip
+    assert not direct.alive(orphan)
+    assert direct.journal() == JOURNAL
     direct.left_clean()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

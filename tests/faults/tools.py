@@ -72,6 +72,9 @@ insert into journal values ('3 down');
 """,
 }
 
+FIRST = "20250101_000001_people.sql"
+JOURNAL = ["1 up", "2 up, first", "2 up, high", "2 up, last", "3 up"]
+
 # a statement that ends when a row is in the table `gate`
 WAIT_AT_GATE = "do $$ begin while not exists (select from gate) loop perform pg_sleep(0.02); end loop; end $$;"
 
@@ -150,7 +153,7 @@ class Target:
     def state(self) -> dict[str, Any]:
         """All that the migrations of this module may change."""
         return {
-            "journal": self.sql("select what from journal order by what"),
+            "journal": self.journal(),
             "versions": self.sql("select version from schema_migrations order by version"),
             "steps": self.sql("select version, step, state from dbops.migration_steps"),
             "indexes": self.sql(
@@ -166,11 +169,16 @@ class Target:
             "labels": self.sql("select enumlabel::text from pg_enum order by 1"),
         }
 
+    def journal(self) -> list[str]:
+        """What was run, as often as it was run."""
+        return [row[0] for row in self.sql("select what from journal order by what")]
+
     def locks(self) -> list[tuple[Any, ...]]:
         """The runner locks that are held in this database."""
         return self.sql(
             "select l.pid, l.classid::bigint, l.objid::bigint from pg_locks l where l.locktype = 'advisory' "
-            "and l.classid = any(%(names)s) and l.database = (select oid from pg_database where datname = current_database())",
+            "and l.classid = any(%(names)s) "
+            "and l.database = (select oid from pg_database where datname = current_database())",
             names=[NAMESPACE, INNER_NAMESPACE],
         )
 
@@ -181,21 +189,29 @@ class Target:
             "and application_name like 'dbops %'" + " and state <> 'idle'" * self.pooled
         )
 
-    def waiting(self, query: str) -> int:
-        """The process id of the one that runs a statement like this and waits for a lock; 0 where none does."""
+    def running(self, query: str, also: str = "true") -> int:
+        """The process id of the one that runs a statement like this; 0 where none does."""
         rows = self.sql(
             "select pid from pg_stat_activity where datname = current_database() and query ilike %(query)s "
-            "and state = 'active' and wait_event_type = 'Lock' and pid <> pg_backend_pid()",
+            f"and state = 'active' and pid <> pg_backend_pid() and {also}",
             query=f"%{query}%",
         )
         return rows[0][0] if rows else 0
+
+    def waiting(self, query: str) -> int:
+        """As `running`, once it waits for a lock."""
+        return self.running(query, "wait_event_type = 'Lock'")
 
     def cut_lock(self) -> None:
         """End the server's process that holds the runner lock."""
         held = [row for row in self.locks() if row[1] == NAMESPACE]
         for pid, *_ in held:
             self.sql(f"select pg_terminate_backend({pid})")
-            wait_for(lambda pid=pid: not self.sql(f"select from pg_stat_activity where pid = {pid}"))
+            wait_for(lambda pid=pid: not self.alive(pid))
+
+    def alive(self, pid: int) -> bool:
+        """Whether a process of the server is there."""
+        return bool(self.one("select exists (select from pg_stat_activity where pid = %(pid)s)", pid=pid))
 
     def left_clean(self) -> None:
         """Nobody works for a runner any more, and no lock is held."""

@@ -93,8 +93,8 @@ def test_tables_can_be_left_out_and_what_needs_them_is_named(source: str, copy_u
 def test_a_missing_extension_and_what_depends_on_it_are_named(
     empty_url: str, empty_db: psycopg.Connection[Any], copy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty_db.execute("create schema extensions; create extension vector schema extensions".encode())
-    empty_db.execute("create table docs (id int, e extensions.vector(3)); create table plain (id int)".encode())
+    empty_db.execute(b"create schema extensions; create extension vector schema extensions")
+    empty_db.execute(b"create table docs (id int, e extensions.vector(3)); create table plain (id int)")
     # as on a server without it
     monkeypatch.setattr("dbops.schema_copy._objects", _renaming_vector)
 
@@ -110,10 +110,8 @@ def _renaming_vector(dump: str) -> Any:
     return _objects(dump.replace("EXTENSION IF NOT EXISTS vector", "EXTENSION IF NOT EXISTS nowhere"))
 
 
-def test_an_extension_lies_in_the_same_schema(
-    empty_url: str, empty_db: psycopg.Connection[Any], copy_url: str
-) -> None:
-    empty_db.execute("create schema extensions; create extension vector schema extensions".encode())
+def test_an_extension_lies_in_the_same_schema(empty_url: str, empty_db: psycopg.Connection[Any], copy_url: str) -> None:
+    empty_db.execute(b"create schema extensions; create extension vector schema extensions")
     empty_db.execute(b"create table docs (id int, e extensions.vector(3))")
 
     assert copy_schema(empty_url, copy_url).not_copied == ()
@@ -122,9 +120,7 @@ def test_an_extension_lies_in_the_same_schema(
     ]
 
 
-def test_roles_are_made_with_attributes_and_memberships(
-    make_database: Callable[..., str], server: Scratch
-) -> None:
+def test_roles_are_made_with_attributes_and_memberships(make_database: Callable[..., str], server: Scratch) -> None:
     url = make_database()
     roles = ("copy_app", "copy_admin", "copy_reader", 'copy "odd"')
     names = [psycopg.sql.Identifier(name).as_string() for name in roles]
@@ -147,7 +143,10 @@ def test_roles_are_made_with_attributes_and_memberships(
             assert query(copy_url, attributes + "'copy_app'") == [(False, False, True, False)]
             assert query(copy_url, attributes + "'copy_admin'") == [(False, True, False, False)]
             assert query(copy_url, attributes + "'copy \"odd\"'") == [(False, False, True, True)]
-            members = "select pg_has_role('copy_app', 'copy_admin', 'member'), pg_has_role('copy_reader', 'pg_monitor', 'usage')"
+            members = (
+                "select pg_has_role('copy_app', 'copy_admin', 'member'), "
+                "pg_has_role('copy_reader', 'pg_monitor', 'usage')"
+            )
             assert query(copy_url, members) == [(True, True)]
             admin = "select admin_option from pg_auth_members where roleid = 'copy_reader'::regrole"
             assert query(copy_url, admin) == [(True,)]
@@ -175,7 +174,10 @@ def test_a_role_that_differs_is_named_and_left_as_it_is(make_database: Callable[
 
 def test_the_settings_of_the_database_come_along(source: str, copy_url: str) -> None:
     name = psycopg.conninfo.conninfo_to_dict(source)["dbname"]
-    query(source, f"alter database {name} set search_path = app, \"$user\", public; alter database {name} set work_mem = '7MB'")
+    query(
+        source,
+        f"alter database {name} set search_path = app, \"$user\", public; alter database {name} set work_mem = '7MB'",
+    )
 
     assert copy_schema(source, copy_url).not_copied == ()
     assert query(copy_url, "select current_setting('search_path'), current_setting('work_mem')") == [
@@ -223,15 +225,17 @@ def test_the_password_is_in_no_argument(source: str, copy_url: str, monkeypatch:
     monkeypatch.setattr(subprocess, "run", spy)
     copy_schema(psycopg.conninfo.make_conninfo(source, password="hunter2"), copy_url)
 
-    dumps = [(arguments, env) for arguments, env in calls if Path(str(arguments[0])).name == "pg_dump" and len(arguments) > 2]
+    dumps = [
+        (arguments, env) for arguments, env in calls if Path(str(arguments[0])).name == "pg_dump" and len(arguments) > 2
+    ]
     assert [env["PGPASSWORD"] for _, env in dumps] == ["hunter2"]
     assert "hunter2" not in str([arguments for arguments, _ in calls])
 
 
 def test_the_source_is_only_read(source: str, copy_url: str) -> None:
-    name = psycopg.conninfo.conninfo_to_dict(source)["dbname"]
-    query(source, f"alter database {name} set default_transaction_read_only = on")
-    copy_schema(source, copy_url)
+    reading = psycopg.conninfo.make_conninfo(source, options="-c default_transaction_read_only=on")
+    assert copy_schema(reading, copy_url).not_copied == ()
+    assert relation_sizes(reading)
 
 
 def test_sizes_are_the_sources(source: str, empty_db: psycopg.Connection[Any]) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from transaction_corpus import INSIDE, OUTSIDE
+
+from tests.transaction_corpus import INSIDE, OUTSIDE
 
 REFUSED = "25001"
 

@@ -411,6 +411,7 @@ CORPUS = [
     "create table app . users ( id bigint generated always as identity primary key , a text default 'x' )",
     "create index concurrently if not exists i on a using gin ( b jsonb_path_ops ) where c > 3",
     "select 'it''s' , E'a\\n' , $$ body ; -- kept $$ , $f$ $$ $f$ , 1.5 , \"Quoted Name\" from a where b = c",
+    "select array [ 1 , 2 ] , a in ( 1 , 2 ) , ( b , c ) = any ( d ) from t where e between 1 and 2",
     "create policy p on t for select to authenticated using ( ( select auth . uid ( ) ) = user_id )",
     "create function f ( ) returns int language sql begin atomic select 1 ; select 2 ; end",
     "create rule r as on insert to a do also ( insert into b values ( 1 ) ; delete from c )",

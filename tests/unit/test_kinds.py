@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transaction_corpus import INSIDE, OUTSIDE
 
 from dbops.errors import MigrationFileError
 from dbops.migrate.files import Script
 from dbops.migrate.kinds import Mode, Program, outside_reason, program
 from dbops.migrate.parse import parse
+from tests.transaction_corpus import INSIDE, OUTSIDE
 
 pytestmark = pytest.mark.quick
 

@@ -214,6 +214,12 @@ class TestEdits:
         now = status([migration("20250101_000001_add_users", text)], [applied(first)])
         assert (now.changed, now.reformatted) == ((), ())
 
+    def test_an_applied_file_that_no_longer_parses_is_edited(self) -> None:
+        (first,) = files(1)
+        assert status([migration("20250101_000001_add_users", "create tabel x ();")], [applied(first)]).changed == (
+            first.version,
+        )
+
     def test_the_tree_is_made_only_of_what_differs_in_text(self) -> None:
         first, second = files(1, 2)
         seen: list[str] = []

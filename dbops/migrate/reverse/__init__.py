@@ -1,18 +1,20 @@
 """The reverse of a migration's up part, as far as it follows from it: pure functions on the parse tree.
 
-Each statement gets a step: its reverse, or nothing where none is needed (an index on a table which the same file made goes with
-the table), or the reason why there is no way back without losing data. A reverse may assume something that the file cannot
-show, such as that there was no comment before; the step's reason says so, and `migrate prove` finds out.
+Each statement gets a step: its reverse; or nothing where none is needed (an index on a table which the same file
+made goes with the table); or the reason why there is no way back without losing data. A reverse may assume something
+that the file cannot show, such as that there was no comment before: the step's reason says so, and `migrate prove`
+finds out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dbops.migrate.parse import Statement
 from dbops.migrate.reverse.change import CHANGERS
 from dbops.migrate.reverse.cluster import OF_CLUSTER
+from dbops.migrate.reverse.command import altered_back
 from dbops.migrate.reverse.data import DATA
 from dbops.migrate.reverse.drop import DROPPERS
 from dbops.migrate.reverse.make import MAKERS
@@ -20,7 +22,7 @@ from dbops.migrate.reverse.nodes import quote_ident
 from dbops.migrate.reverse.rename import RENAMERS
 from dbops.migrate.reverse.rights import RIGHTS
 from dbops.migrate.reverse.state import SESSION, File, Handler, Part, cannot
-from dbops.migrate.reverse.table import alter_table, altered_back
+from dbops.migrate.reverse.table import alter_table
 
 __all__ = ["Reversal", "Step", "quote_ident", "reverse"]
 
@@ -88,24 +90,22 @@ def _parts(statement: Statement, file: File, order: int) -> list[Part]:
 
 
 def _steps(statement: Statement, parts: Iterable[Part]) -> Iterator[Step]:
-    settled = (
-        altered_back(statement.node, parts)
-        if statement.kind == "alter_table_stmt"
-        else (part.settled for part in parts)
-    )
-    for part in settled:
+    settled = [part.settled for part in reversed(list(parts))]
+    for part in altered_back(statement.node, settled) if statement.kind == "alter_table_stmt" else settled:
         yield Step(statement.line, statement.sql, part.down, part.reason)
 
 
 def _with_settings(steps: Iterable[Step], statements: Sequence[Statement], file: File) -> Iterator[Step]:
-    """First the search_path and role that were in force at the end; no settings at all where nothing else is to be run."""
+    """First the search_path and role that are in force at the end; no settings where nothing else is to be run."""
     steps = list(steps)
     needed = any(step.down and step.reason != SESSION for step in steps)
     if needed:
         last = statements[-1]
-        yield from (Step(last.line, last.sql, sql, SESSION) for sql in file.settings.values())
+        yield from (
+            Step(last.line, last.sql, sql, SESSION) for sql in file.settings.values() if not sql.startswith("RESET")
+        )
     for step in steps:
-        yield (step if needed or step.reason != SESSION else Step(step.line, step.up, "", "a setting of the session"))
+        yield step if needed or step.reason != SESSION else replace(step, down="")
 
 
 def _first_words(statement: Statement) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
+from dbops.migrate.reverse.command import dropped_options, hidden_options
 from dbops.migrate.reverse.make import own_sequence
-from dbops.migrate.reverse.nodes import as_type, copy, enum, listed, names, quote_ident, shown, wrap
+from dbops.migrate.reverse.nodes import as_type, copy, enum, listed, names, quote_ident, said, shown, wrap
 from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot, nothing
-from dbops.migrate.reverse.table import dropped_options, hidden_options
 
 _ASSUMED_NONE = "assumes that there was none before"
 _ASSUMED_DEFAULT = "assumes that it was at its default before"
@@ -21,7 +21,7 @@ def _text_removed(kind: str, name: str) -> Handler:
     def handle(node: Node, file: File) -> Part:
         part = Part(deparse(kind, copy(node, **{name: None})), _ASSUMED_NONE)
         if not getattr(node, name):
-            part = cannot(f"{deparse(kind, node)}: the earlier text is not in this file")
+            part = cannot(f"{said(kind, node)}: the earlier text is not in this file")
         what, target = enum(node, "objtype"), unwrap(node.object)
         return file.about(file.key(what, as_type(what, target)), node, part, leaf=True)
 
@@ -34,7 +34,7 @@ def _reset(statement: str, kind: str, name: Callable[[Node], str]) -> Handler:
     def handle(node: Node, file: File) -> Part:
         back = copy(node)
         if not _setting_reset(back.setstmt):
-            return cannot(f"{deparse(statement, node)}: the earlier value is not in this file")
+            return cannot(f"{said(statement, node)}: the earlier value is not in this file")
         return file.about(Key(kind, (name(node),)), node, Part(deparse(statement, back), _ASSUMED_DEFAULT), leaf=True)
 
     return handle
@@ -57,7 +57,7 @@ def function_altered(node: Node, file: File) -> Part:
             value = unwrap(action.arg)
             value.boolval = not value.boolval
         elif action.defname != "set" or not _setting_reset(unwrap(action.arg)):
-            part = cannot(f"{deparse('alter_function_stmt', node)}: the earlier {action.defname} is not in this file")
+            part = cannot(f"{said('alter_function_stmt', node)}: the earlier {action.defname} is not in this file")
     if part.down is not None:
         part = Part(deparse("alter_function_stmt", back), _ASSUMED)
     return file.about(file.key("OBJECT_FUNCTION", node.func), node, part)
@@ -67,15 +67,10 @@ def enum_altered(node: Node, file: File) -> Part:
     """ALTER TYPE … ADD VALUE, RENAME VALUE."""
     key = Key("type", file.qualified(names(node.type_name)))
     if node.old_val:
-        return Part(
-            deparse("alter_enum_stmt", copy(node, old_val=node.new_val, new_val=node.old_val)),
-            of=file.find(key),
-        )
-    return file.about(
-        key,
-        node,
-        cannot(f"{deparse('alter_enum_stmt', node)}: PostgreSQL cannot take a value out of an enum"),
-    )
+        back = copy(node, old_val=node.new_val, new_val=node.old_val)
+        return Part(deparse("alter_enum_stmt", back), of=file.find(key))
+    lost = cannot(f"{said('alter_enum_stmt', node)}: PostgreSQL cannot take a value out of an enum")
+    return file.about(key, node, lost)
 
 
 def domain_altered(node: Node, file: File) -> Part:
@@ -92,7 +87,7 @@ def domain_altered(node: Node, file: File) -> Part:
     why = (
         "PostgreSQL cannot make it unvalidated again" if node.subtype == "V" else "what was before is not in this file"
     )
-    return file.about(domain, node, cannot(f"{deparse('alter_domain_stmt', node)}: {why}"))
+    return file.about(domain, node, cannot(f"{said('alter_domain_stmt', node)}: {why}"))
 
 
 def _domain_constraint(node: Node, file: File, domain: Key, definition: Node) -> Part:
@@ -109,7 +104,7 @@ def _domain_constraint(node: Node, file: File, domain: Key, definition: Node) ->
 def sequence_altered(node: Node, file: File) -> Part:
     """ALTER SEQUENCE: only OWNED BY has a known way back."""
     key = file.relation(node.sequence)
-    part = cannot(f"{deparse('alter_seq_stmt', node)}: its earlier settings are not in this file")
+    part = cannot(f"{said('alter_seq_stmt', node)}: its earlier settings are not in this file")
     if [unwrap(option).defname for option in node.options] == ["owned_by"]:
         back = copy(node)
         del back.options[:]
@@ -124,7 +119,7 @@ def sequence_altered(node: Node, file: File) -> Part:
 def text_search_altered(node: Node, file: File) -> Part:
     """ALTER TEXT SEARCH CONFIGURATION … ADD MAPPING."""
     sql = "alter_tsconfiguration_stmt"
-    part = cannot(f"{deparse(sql, node)}: the earlier mapping is not in this file")
+    part = cannot(f"{said(sql, node)}: the earlier mapping is not in this file")
     if enum(node, "kind") == "ALTER_TSCONFIG_ADD_MAPPING":
         part = Part(deparse(sql, copy(node, kind="ALTER_TSCONFIG_DROP_MAPPING", dicts=None)))
     return file.about(file.key("OBJECT_TSCONFIGURATION", listed(names(node.cfgname))), node, part)
@@ -133,7 +128,7 @@ def text_search_altered(node: Node, file: File) -> Part:
 def publication_altered(node: Node, file: File) -> Part:
     """ALTER PUBLICATION: what is added goes; what was taken out may have had a filter or a list of columns."""
     sql, action = "alter_publication_stmt", enum(node, "action")
-    part = cannot(f"{deparse(sql, node)}: what was published before is not in this file")
+    part = cannot(f"{said(sql, node)}: what was published before is not in this file")
     if action == "AP_AddObjects":
         back = copy(node, action="AP_DropObjects")
         for table in (unwrap(one).pubtable for one in back.pubobjects if unwrap(one).HasField("pubtable")):
@@ -150,7 +145,7 @@ def _options_altered(statement: str, kind: str, name: str) -> Handler:
         items = dropped_options(node.options)
         bare = copy(node, options=None)
         bare.options.extend(hidden_options(node.options))
-        part = cannot(f"{deparse(statement, bare)}: what was before is not in this file")
+        part = cannot(f"{said(statement, bare)}: what was before is not in this file")
         if items and not getattr(node, "has_version", False) and not getattr(node, "func_options", ()):
             back = copy(node)
             del back.options[:]
@@ -197,7 +192,7 @@ def clustered(node: Node, file: File) -> Part:
 
 def policy_altered(node: Node, file: File) -> Part:
     """ALTER POLICY."""
-    lost = cannot(f"{deparse('alter_policy_stmt', node)}: the earlier definition is not in this file")
+    lost = cannot(f"{said('alter_policy_stmt', node)}: the earlier definition is not in this file")
     return file.about(file.child("policy", node.table, node.policy_name), node, lost, leaf=True)
 
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dbops.migrate.parse import Node, deparse, new, unwrap, walk
 from dbops.migrate.reverse.make import made_relation
-from dbops.migrate.reverse.nodes import copy, enum, names, relation_names, shown
+from dbops.migrate.reverse.nodes import copy, enum, names, relation_names, said, shown
 from dbops.migrate.reverse.state import SESSION, File, Handler, Key, Part, cannot, nothing
 
 _TRACKED_SETTINGS = frozenset(("search_path", "role", "session_authorization"))
-_QUIET_FUNCTIONS = frozenset(
-    "set_config current_setting pg_notify pg_sleep pg_advisory_lock pg_advisory_xact_lock pg_advisory_unlock "
-    "count sum avg min max now clock_timestamp version to_regclass pg_get_serial_sequence format".split()
-)
+_QUIET_FUNCTIONS = frozenset((
+    "set_config", "current_setting", "pg_notify", "pg_sleep", "pg_advisory_lock", "pg_advisory_xact_lock",
+    "pg_advisory_unlock", "count", "sum", "avg", "min", "max", "now", "clock_timestamp", "version", "format",
+))  # fmt: skip
 _NONE_NEEDED = (
-    "variable_show_stmt", "vacuum_stmt", "reindex_stmt", "refresh_mat_view_stmt", "check_point_stmt", "discard_stmt", "lock_stmt",
-    "constraints_set_stmt", "notify_stmt", "listen_stmt", "unlisten_stmt", "load_stmt", "prepare_stmt", "deallocate_stmt",
-    "transaction_stmt", "declare_cursor_stmt", "fetch_stmt", "close_portal_stmt", "alter_database_refresh_coll_stmt",
-    "alter_collation_stmt",
+    "variable_show_stmt", "vacuum_stmt", "reindex_stmt", "refresh_mat_view_stmt", "check_point_stmt", "discard_stmt",
+    "lock_stmt", "constraints_set_stmt", "notify_stmt", "listen_stmt", "unlisten_stmt", "load_stmt", "prepare_stmt",
+    "deallocate_stmt", "transaction_stmt", "declare_cursor_stmt", "fetch_stmt", "close_portal_stmt",
+    "alter_database_refresh_coll_stmt", "alter_collation_stmt",
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def truncated(node: Node, file: File) -> Part:
     tables = [unwrap(one) for one in node.relations]
     lost = [shown(relation_names(table)) for table in tables if not _wholly_own(table, file)]
     if enum(node, "behavior") == "DROP_CASCADE":
-        return cannot(f"{deparse('truncate_stmt', node)}: the rows are gone, in the tables that refer to it too")
+        return cannot(f"{said('truncate_stmt', node)}: the rows are gone, in the tables that refer to it too")
     return (
         cannot(f"TRUNCATE {', '.join(lost)}: the rows are gone")
         if lost

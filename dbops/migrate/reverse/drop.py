@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
-from dbops.migrate.reverse.nodes import enum, shown, wrap
+from dbops.migrate.reverse.nodes import enum, said, shown, wrap
 from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot, nothing
 
 _GONE = {
@@ -34,7 +34,7 @@ def dropped(node: Node, file: File) -> Part:
     kind, cascade = enum(node, "remove_type"), enum(node, "behavior") == "DROP_CASCADE"
     gone = [_dropped(kind, unwrap(target), file) for target in node.objects]
     if cascade:
-        return cannot(f"{deparse('drop_stmt', node)}: what went with it is not known")
+        return cannot(f"{said('drop_stmt', node)}: what went with it is not known")
     lost = [part.reason for part in gone if part.down is None]
     return cannot("; ".join(lost)) if lost else nothing("what the file made itself")
 

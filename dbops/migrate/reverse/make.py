@@ -57,7 +57,7 @@ def _maker(target: Callable[[Node], Target]) -> Handler:
     return lambda node, file: made(*target(node), node, file)
 
 
-def _of_table(node: Node, relation: Node, name: str) -> Node:
+def _of_table(relation: Node, name: str) -> Node:
     return listed((*relation_names(relation), name))
 
 
@@ -69,17 +69,22 @@ def _table(node: Node, file: File) -> Part:
     part = made_relation("OBJECT_TABLE", node.relation, node, file)
     if part.of:
         if node.HasField("partbound"):
-            part.of.holder = file.find(file.relation(unwrap(node.inh_relations[0])))
+            part.of.join(file.find(file.relation(unwrap(node.inh_relations[0]))))
         for element in map(unwrap, node.table_elts):
             if element.DESCRIPTOR.name == "ColumnDef":
                 remember_column(file, file.child("column", node.relation, element.colname), element)
     return part
 
 
+def _foreign_table(node: Node, file: File) -> Part:
+    return made_relation("OBJECT_FOREIGN_TABLE", node.base_stmt.relation, node.base_stmt, file)
+
+
 def remember_column(file: File, key: Key, column: Node) -> None:
     """Keep what a column is at first, so that a later change of it can be reversed."""
-    file.earlier[key, "AT_AlterColumnType"] = new("AlterTableCmd", subtype="AT_AlterColumnType", name=column.colname,
-                                                  **{"def": wrap("column_def", new("ColumnDef", type_name=column.type_name))})  # fmt: skip
+    definition = {"def": wrap("column_def", new("ColumnDef", type_name=column.type_name))}
+    set_type = new("AlterTableCmd", subtype="AT_AlterColumnType", name=column.colname, **definition)
+    file.earlier[key, "AT_AlterColumnType"] = set_type
     if names(column.type_name.names)[-1] in _SERIAL:  # its default is a sequence that the statement does not name
         return
     default = new("AlterTableCmd", subtype="AT_ColumnDefault", name=column.colname)
@@ -116,7 +121,7 @@ def _rule(node: Node, file: File) -> Part:
     """What is done to its table may be done to another instead."""
     if table := file.things.get(file.relation(node.relation)):
         table.reaches_out = True
-    return made("OBJECT_RULE", _of_table(node, node.relation, node.rulename), node, file)
+    return made("OBJECT_RULE", _of_table(node.relation, node.rulename), node, file)
 
 
 def _sequence(node: Node, file: File) -> Part:
@@ -132,7 +137,7 @@ def own_sequence(sequence: Own, node: Node, file: File) -> None:
         if option.defname == "owned_by" and len(column := names(unwrap(option.arg).items)) > 1:
             sequence.table = Key("relation", file.qualified(column[:-1]))
             sequence.words |= {column[-1]}
-            sequence.holder = file.find(Key("column", (*sequence.table.names, column[-1])))
+            sequence.join(file.find(Key("column", (*sequence.table.names, column[-1]))))
 
 
 def _table_as(node: Node, file: File) -> Part:
@@ -153,12 +158,9 @@ def _aggregate_types(node: Node) -> list[Node]:
     if not node.oldstyle:
         return [unwrap(item).arg_type for item in getattr(unwrap(node.args[0]), "items", ())]
     base = _definition(node).get("basetype")
-    any_row = (
-        base is None
-        or getattr(base, "sval", "") == "*"
-        or (hasattr(base, "names") and names(base.names)[-1].lower() == "any")
-    )
-    return [] if any_row else [base]
+    if base is None or base.DESCRIPTOR.name != "TypeName" or names(base.names)[-1].lower() == "any":
+        return []  # what is written as a star today
+    return [base]
 
 
 def _defined(node: Node, file: File) -> Part:
@@ -167,13 +169,8 @@ def _defined(node: Node, file: File) -> Part:
     if kind == "OBJECT_AGGREGATE":
         return made(kind, with_args(node.defnames, _aggregate_types(node)), node, file)
     if kind == "OBJECT_OPERATOR":
-        definition = _definition(node)
-        return made(
-            kind,
-            with_args(node.defnames, [definition.get("leftarg"), definition.get("rightarg")]),
-            node,
-            file,
-        )
+        sides = [_definition(node).get(side) for side in ("leftarg", "rightarg")]
+        return made(kind, with_args(node.defnames, sides), node, file)
     target = type_name(names(node.defnames)) if kind == "OBJECT_TYPE" else listed(names(node.defnames))
     return made(kind, target, node, file)
 
@@ -195,7 +192,7 @@ def _extension(node: Node, file: File) -> Part:
 
 
 def _schema(node: Node, file: File) -> Part:
-    """With what it makes inside itself: views, then tables (together: they may refer to one another), then sequences."""
+    """With what it makes in itself: views, then tables (together: they may refer to one another), then sequences."""
     name = node.schemaname or node.authrole.rolename
     if not name:
         return cannot("CREATE SCHEMA AUTHORIZATION: the name of the role is not in this file")
@@ -206,9 +203,9 @@ def _schema(node: Node, file: File) -> Part:
     views = [_inside("OBJECT_VIEW", name, [e.view]) for e in reversed(elements) if e.DESCRIPTOR.name == "ViewStmt"]
     tables = [e.relation for e in elements if e.DESCRIPTOR.name == "CreateStmt"]
     sequences = [e.sequence for e in elements if e.DESCRIPTOR.name == "CreateSeqStmt"]
-    rest = [_inside("OBJECT_TABLE", name, tables)] * bool(tables) + [
-        _inside("OBJECT_SEQUENCE", name, sequences)
-    ] * bool(sequences)
+    rest = [
+        _inside(kind, name, some) for kind, some in (("OBJECT_TABLE", tables), ("OBJECT_SEQUENCE", sequences)) if some
+    ]
     return replace(part, down=";\n".join((*views, *rest, part.down)))
 
 
@@ -219,15 +216,14 @@ def _inside(kind: str, schema: str, relations: Iterable[Node]) -> str:
 
 def _import_schema(node: Node, file: File) -> Part:
     if enum(node, "list_type") != "FDW_IMPORT_SCHEMA_LIMIT_TO":
-        return cannot(
-            f"IMPORT FOREIGN SCHEMA {shown([node.remote_schema])}: which tables it made is not known (LIMIT TO names them)"
-        )
+        imported = f"IMPORT FOREIGN SCHEMA {shown([node.remote_schema])}"
+        return cannot(f"{imported}: which tables it made is not known (LIMIT TO would name them)")
     return Part(_inside("OBJECT_FOREIGN_TABLE", node.local_schema, map(unwrap, node.table_list)))
 
 
 MAKERS: dict[str, Handler] = {
     "create_stmt": _table,
-    "create_foreign_table_stmt": lambda n, f: made("OBJECT_FOREIGN_TABLE", listed(relation_names(n.base_stmt.relation)), n.base_stmt, f),
+    "create_foreign_table_stmt": _foreign_table,
     "create_table_as_stmt": _table_as,
     "index_stmt": _index,
     "create_stats_stmt": _statistics,
@@ -243,8 +239,8 @@ MAKERS: dict[str, Handler] = {
     "composite_type_stmt": _maker(lambda n: ("OBJECT_TYPE", type_name(relation_names(n.typevar)))),
     "create_domain_stmt": _maker(lambda n: ("OBJECT_DOMAIN", type_name(names(n.domainname)))),
     "create_function_stmt": _maker(_routine),
-    "create_policy_stmt": _maker(lambda n: ("OBJECT_POLICY", _of_table(n, n.table, n.policy_name))),
-    "create_trig_stmt": _maker(lambda n: ("OBJECT_TRIGGER", _of_table(n, n.relation, n.trigname))),
+    "create_policy_stmt": _maker(lambda n: ("OBJECT_POLICY", _of_table(n.table, n.policy_name))),
+    "create_trig_stmt": _maker(lambda n: ("OBJECT_TRIGGER", _of_table(n.relation, n.trigname))),
     "rule_stmt": _rule,
     "create_event_trig_stmt": _maker(lambda n: ("OBJECT_EVENT_TRIGGER", _string(n.trigname))),
     "create_op_family_stmt": _maker(lambda n: ("OBJECT_OPFAMILY", listed((n.amname, *names(n.opfamilyname))))),

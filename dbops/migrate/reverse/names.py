@@ -1,7 +1,8 @@
 """The names that PostgreSQL chooses for an index, a constraint or statistics that has none in its statement.
 
-After makeObjectName, ChooseIndexName and their kin (src/backend/commands/indexcmds.c, src/backend/catalog/pg_constraint.c).
-A name that is taken already gets a number, which the statement alone does not show: each name here is the one where it is free.
+After makeObjectName, ChooseIndexName and their kin (src/backend/commands/indexcmds.c, src/backend/catalog/
+pg_constraint.c). A name that is taken already gets a number, which the statement does not show: each name here is
+the one where it is free.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _LIMIT = 63  # NAMEDATALEN - 1
 
 
 def index_name(table: str, elements: Iterable[Node]) -> str:
-    """The name of an index without one, or an empty text where it is not certain; `elements`: key columns, then included ones."""
+    """The name of an index, or an empty text where it is not certain; `elements`: key columns, then included ones."""
     return _over(table, [_element_name(unwrap(element)) for element in elements], "idx")
 
 

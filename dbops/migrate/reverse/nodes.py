@@ -63,6 +63,11 @@ def clipped(sql: str) -> str:
     return sql if len(sql) <= 120 else sql[:119] + "…"
 
 
+def said(kind: str, node: Node) -> str:
+    """A statement node for a message."""
+    return clipped(deparse(kind, node))
+
+
 def shown(parts: Iterable[str]) -> str:
     """A qualified name, quoted where it must be."""
     return ".".join(map(quote_ident, parts))

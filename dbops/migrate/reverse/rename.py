@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from dbops.migrate.parse import Node, deparse, unwrap
-from dbops.migrate.reverse.nodes import as_type, copy, enum, names, relation_names
-from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot
-
-_CHILD_RENAMES = {
-    "OBJECT_COLUMN": "column", "OBJECT_ATTRIBUTE": "column", "OBJECT_TABCONSTRAINT": "constraint",
-    "OBJECT_POLICY": "policy", "OBJECT_TRIGGER": "trigger", "OBJECT_RULE": "rule",
-}  # fmt: skip
+from dbops.migrate.reverse.nodes import as_type, copy, enum, names, relation_names, said
+from dbops.migrate.reverse.state import CHILDREN, File, Handler, Key, Part, cannot
 
 
 def renamed(node: Node, file: File) -> Part:
     """ALTER … RENAME: the two names change places."""
     kind = enum(node, "rename_type")
-    if kind in _CHILD_RENAMES:
-        key = file.child(_CHILD_RENAMES[kind], node.relation, node.subname)
-        if enum(node, "relation_type") == "OBJECT_TYPE" or kind == "OBJECT_ATTRIBUTE":
-            key = Key(key.kind, (*file.qualified(relation_names(node.relation)), node.subname))
-        return _renamed(node, file, key, copy(node, subname=node.newname, newname=node.subname))
-    if kind == "OBJECT_DOMCONSTRAINT":
-        key = Key("constraint", (*file.qualified(names(unwrap(node.object).items)), node.subname))
+    if kind in CHILDREN:
+        holder = relation_names(node.relation) if node.HasField("relation") else names(unwrap(node.object).items)
+        key = Key(CHILDREN[kind], (*file.qualified(holder), node.subname))
         return _renamed(node, file, key, copy(node, subname=node.newname, newname=node.subname))
     if node.HasField("relation"):
         back = copy(node, newname=node.relation.relname)
@@ -35,8 +26,7 @@ def renamed(node: Node, file: File) -> Part:
 
 def _renamed(node: Node, file: File, key: Key, back: Node) -> Part:
     own = file.find(key)
-    place = 1 if key.kind == "routine" or len(key.names) == 2 else len(key.names) - 1
-    file.rename(key, Key(key.kind, (*key.names[:place], node.newname, *key.names[place + 1 :])))
+    file.rename(key, key.called(node.newname))
     return Part(deparse("rename_stmt", back), of=own)
 
 
@@ -58,9 +48,8 @@ def schema_changed(node: Node, file: File) -> Part:
     old = _schema_replaced(target, node.newschema)
     own = file.find(key)
     if not old:
-        return cannot(
-            f"{deparse('alter_object_schema_stmt', node)}: its earlier schema is not in this file (write the name with it)"
-        )
+        moved = said("alter_object_schema_stmt", node)
+        return cannot(f"{moved}: its earlier schema is not in this file (write the name with it)")
     file.rename(key, Key(key.kind, (node.newschema, *key.names[1:])))
     back.newschema = old
     return Part(deparse("alter_object_schema_stmt", back), of=own)
@@ -85,7 +74,7 @@ def owner_changed(node: Node, file: File) -> Part:
     """ALTER … OWNER TO."""
     kind = enum(node, "object_type")
     target = node.relation if node.HasField("relation") else unwrap(node.object)
-    lost = cannot(f"{deparse('alter_owner_stmt', node)}: the earlier owner is not in this file")
+    lost = cannot(f"{said('alter_owner_stmt', node)}: the earlier owner is not in this file")
     return file.about(file.key(kind, as_type(kind, target)), node, lost)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
-from dbops.migrate.reverse.nodes import as_type, copy, enum, names, wrap
+from dbops.migrate.reverse.nodes import as_type, copy, enum, names, said, wrap
 from dbops.migrate.reverse.state import File, Handler, Key, Part, cannot
 
 # nothing quoted stands before the privileges that this finds
@@ -23,7 +23,7 @@ def granted(node: Node, file: File) -> Part:
     back = _granted_back(node)
     part = Part(_upper(deparse("grant_stmt", back)), _ASSUMED)
     if not node.is_grant and not node.privileges and kind not in _ONE_PRIVILEGE:
-        part = cannot(f"{deparse('grant_stmt', node)}: which privileges were granted is not in this file (name them)")
+        part = cannot(f"{said('grant_stmt', node)}: which privileges were granted is not in this file (name them)")
     if target != "ACL_TARGET_OBJECT":
         return part
     keys = _columns_granted(node, file) or [file.key(kind, as_type(kind, unwrap(one))) for one in node.objects]
@@ -58,7 +58,7 @@ def default_rights(node: Node, file: File) -> Part:
     """ALTER DEFAULT PRIVILEGES."""
     sql = "alter_default_privileges_stmt"
     if not node.action.is_grant and not node.action.privileges:
-        return cannot(f"{deparse(sql, node)}: which privileges were granted is not in this file (name them)")
+        return cannot(f"{said(sql, node)}: which privileges were granted is not in this file (name them)")
     back = copy(node)
     back.action.CopyFrom(_granted_back(node.action))
     return Part(_upper(deparse(sql, back)), _ASSUMED)

@@ -1,8 +1,8 @@
 """What a migration file has made so far: the state that decides whether a statement needs a reverse of its own.
 
-The rule behind all of it: a reverse runs in the state just after its own statement, so the names in the statement are right.
-A change to a thing which the same file made goes when that thing is dropped, unless it ties the thing to something
-younger: the younger one is dropped first, so the tie must be cut before.
+The rule behind all of it: a reverse runs in the state just after its own statement, so the names in that statement are
+right. A change to a thing which the same file made goes when the thing is dropped, unless it ties the thing to
+something younger: the younger one is dropped first, so the tie must be cut before.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from dataclasses import dataclass, field, replace
 from dbops.migrate.parse import Node, unwrap, walk
 from dbops.migrate.reverse.nodes import names, relation_names
 
-_CHILDREN = {
-    "OBJECT_COLUMN": "column", "OBJECT_ATTRIBUTE": "column", "OBJECT_TABCONSTRAINT": "constraint", "OBJECT_DOMCONSTRAINT": "constraint",
-    "OBJECT_POLICY": "policy", "OBJECT_TRIGGER": "trigger", "OBJECT_RULE": "rule",
+CHILDREN = {
+    "OBJECT_COLUMN": "column", "OBJECT_ATTRIBUTE": "column", "OBJECT_POLICY": "policy", "OBJECT_RULE": "rule",
+    "OBJECT_TABCONSTRAINT": "constraint", "OBJECT_DOMCONSTRAINT": "constraint", "OBJECT_TRIGGER": "trigger",
 }  # fmt: skip
-_RELATIONS = frozenset(
-    f"OBJECT_{kind}" for kind in ("TABLE", "VIEW", "MATVIEW", "INDEX", "SEQUENCE", "FOREIGN_TABLE")
-)  # one namespace
+# one namespace
+_RELATIONS = frozenset(f"OBJECT_{kind}" for kind in ("TABLE", "VIEW", "MATVIEW", "INDEX", "SEQUENCE", "FOREIGN_TABLE"))
 _TYPES = frozenset(("OBJECT_TYPE", "OBJECT_DOMAIN"))
 _ROUTINES = frozenset(f"OBJECT_{kind}" for kind in ("FUNCTION", "PROCEDURE", "ROUTINE", "AGGREGATE"))
 _CLASSES = frozenset(("OBJECT_OPCLASS", "OBJECT_OPFAMILY"))
@@ -39,9 +38,18 @@ class Key:
     names: tuple[str, ...]
 
     @property
+    def place(self) -> int:
+        """Where its own name stands: last in a child, after the schema otherwise, and before a signature."""
+        return len(self.names) - 1 if self.kind in CHILDREN.values() else min(1, len(self.names) - 1)
+
+    def called(self, name: str) -> Key:
+        """The key with another name."""
+        return replace(self, names=(*self.names[: self.place], name, *self.names[self.place + 1 :]))
+
+    @property
     def holders(self) -> tuple[Key, ...]:
         """What this is a part of: a table or view, or a type."""
-        if self.kind not in _CHILDREN.values():
+        if self.kind not in CHILDREN.values():
             return ()
         return Key("relation", self.names[:-1]), Key("type", self.names[:-1])
 
@@ -69,6 +77,14 @@ class Own:
         """The line that drops it, or what it is a part of; 0 while it is there."""
         return self.dropped or (self.holder.gone if self.holder else 0)
 
+    def join(self, holder: Own | None) -> None:
+        """Become a part of something; nonsense (of itself) is PostgreSQL's to refuse."""
+        above = holder
+        while above is not None and above is not self:
+            above = above.holder
+        if above is None:
+            self.holder = holder
+
 
 @dataclass(frozen=True)
 class Part:
@@ -92,7 +108,6 @@ class Part:
 
 Handler = Callable[[Node, "File"], Part | list[Part]]
 
-
 SESSION = "puts a setting of the session back"
 
 
@@ -113,10 +128,11 @@ class File:
     line: int = 0
     order: int = 0
     things: dict[Key, Own] = field(default_factory=dict)
-    earlier: dict[tuple[Key, str], Node] = field(
-        default_factory=dict
-    )  # the command that gives a column its default or type
-    settings: dict[str, str] = field(default_factory=dict)  # search_path and role: the statement in force
+    # by column and kind: the command that gave it the default or the type it has
+    earlier: dict[tuple[Key, str], Node] = field(default_factory=dict)
+    # search_path and role: the statement in force
+    settings: dict[str, str] = field(default_factory=dict)
+    # by place: the names of what was made or changed there, and not dropped with something older
     _touched: list[tuple[int, frozenset[str]]] = field(default_factory=list)
 
     def qualified(self, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,11 +165,7 @@ class File:
         name = self.qualified(names(target.objname))
         if target.args_unspecified:
             return next((key for key in self.things if key.kind == kind and key.names[:2] == name), Key(kind, name))
-        # a prefix operator has no left argument: an empty node
-        return Key(
-            kind,
-            (*name, *(_signature(arg) if (arg := unwrap(wrapped)) else "" for wrapped in target.objargs)),
-        )
+        return Key(kind, (*name, *(_signature(unwrap(argument)) for argument in target.objargs)))
 
     def _listed(self, kind: str, items: list[Node]) -> Key:
         if kind == "OBJECT_DOMCONSTRAINT" and items[0].DESCRIPTOR.name == "TypeName":
@@ -161,8 +173,8 @@ class File:
         if any(item.DESCRIPTOR.name == "TypeName" for item in items):
             return Key(kind, tuple(getattr(item, "sval", "") or _signature(item) for item in items))
         parts = tuple(item.sval for item in items)
-        if kind in _CHILDREN:
-            return Key(_CHILDREN[kind], (*self.qualified(parts[:-1]), parts[-1]))
+        if kind in CHILDREN:
+            return Key(CHILDREN[kind], (*self.qualified(parts[:-1]), parts[-1]))
         if kind in _CLASSES:
             return Key(kind, (*self.qualified(parts[1:]), parts[0]))
         return Key("relation" if kind in _RELATIONS else "type" if kind in _TYPES else kind, self.qualified(parts))
@@ -179,7 +191,7 @@ class File:
         return not any(order > own.order and (_ANYTHING in them or them & words) for order, them in self._touched)
 
     def about(self, key: Key, node: Node, part: Part, *, leaf: bool = False) -> Part:
-        """The part of a change to `key`: nothing where it goes with a thing that the file made. Nothing depends on a leaf."""
+        """The part of a change to `key`: nothing where it goes with what the file made. Nothing depends on a leaf."""
         own = self.find(key)
         if own is None:
             return part
@@ -206,11 +218,12 @@ class File:
         return replace(part, of=own)
 
     def _touch(self, key: Key, holder: Key | None = None) -> None:
-        """Remember that from here on, whatever names `key` is tied to something that is younger than the things before it."""
+        """From here on, what names `key` is tied to something younger than the things before it."""
         if key.kind in _LEAVES:
             return
-        parts = key.names[-2:-1] if key.kind in ("column", "constraint") else key.names[:2][-1:]
-        words = {_ANYTHING} if key.kind in _UNSEEN else {*parts, *(holder.names[-1:] if holder else ())}
+        # what a column or a constraint is tied to names the table, not always the column
+        name = key.names[-2] if key.kind in ("column", "constraint") else key.names[key.place]
+        words = {_ANYTHING} if key.kind in _UNSEEN else {name, *(holder.names[-1:] if holder else ())}
         self._touched.append((self.order, frozenset(words)))
 
     def drop(self, key: Key) -> Own | None:
@@ -239,7 +252,7 @@ class File:
         for thing in self.things.values():
             thing.table = thing.table and _followed(thing.table, old, renamed)
             thing.words = _also(thing.words, old, renamed)
-        self._touched += [(order, _also(them, old, renamed)) for order, them in self._touched]
+        self._touched = [(order, _also(them, old, renamed)) for order, them in self._touched]
         self.things = {_followed(key, old, renamed): own for key, own in self.things.items()}
         self.earlier = {(_followed(key, old, renamed), what): node for (key, what), node in self.earlier.items()}
 
@@ -256,12 +269,13 @@ def _followed(key: Key, old: Key, renamed: Key) -> Key:
 
 def _also(words: frozenset[str], old: Key, renamed: Key) -> frozenset[str]:
     """With the new name, where the old one is among them."""
-    place = 1 if old.kind == "routine" else -1
-    return words | {renamed.names[place]} if old.names[place] in words else words
+    return words | {renamed.names[renamed.place]} if old.names[old.place] in words else words
 
 
 def _signature(type_name: Node) -> str:
-    """A type, so that `int` and `int4` are one; typmods are no part of a signature."""
+    """A type, so that `int` and `int4` are one; typmods are no part of a signature. None: a prefix operator's left."""
+    if type_name is None:
+        return ""
     return names(type_name.names)[-1] + "[]" * len(type_name.array_bounds)
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import replace
 
-from dbops.migrate.parse import Node, deparse, new, unwrap
+from dbops.migrate.parse import Node, new, unwrap
+from dbops.migrate.reverse.command import (
+    alter_sql,
+    dropped_options,
+    hidden_options,
+    only_names,
+    type_restored,
+    with_definition,
+)
 from dbops.migrate.reverse.make import UNKNOWN_BEFORE, UNNAMED, remember_column
 from dbops.migrate.reverse.names import constraint_name
-from dbops.migrate.reverse.nodes import clipped, copy, enum, quote_ident, shown, strings, type_name, wrap
+from dbops.migrate.reverse.nodes import clipped, copy, enum, quote_ident, shown, wrap
 from dbops.migrate.reverse.state import File, Key, Part, cannot, nothing
 
 _ASSUMED = "assumes that it was not so before"
@@ -90,13 +98,10 @@ class _Table:
         if kind == "AT_ClusterOn":
             return Part(None, _ASSUMED, command=copy(command, subtype="AT_DropCluster", name=None))
         if kind in _UNSET:
-            return Part(
-                None,
-                _DEFAULT_BEFORE,
-                command=_with(copy(command, subtype=_UNSET[kind]), _only_names(command)),
-            )
+            back = with_definition(copy(command, subtype=_UNSET[kind]), only_names(command))
+            return Part(None, _DEFAULT_BEFORE, command=back)
         if kind in _TO_DEFAULT:
-            return Part(None, _DEFAULT_BEFORE, command=_with(command, _TO_DEFAULT[kind]()))
+            return Part(None, _DEFAULT_BEFORE, command=with_definition(command, _TO_DEFAULT[kind]()))
         return self.lost(command, _LOST.get(kind, "no reverse is known"))
 
     def _target(self, command: Node, kind: str) -> Key:
@@ -164,6 +169,10 @@ class _Table:
             return self.file.about(self.key, command, self.lost(command, why))
         return self._made(self.child("constraint", constraint.conname or constraint.indexname), command, "")
 
+    def disinherit(self, command: Node) -> Part:
+        """Always reversed: what the parent's columns are tied to goes before this table may."""
+        return replace(self._plain(command, "AT_DropInherit"), of=self.file.find(self.key))
+
     def set_default(self, command: Node) -> Part:
         return self._restored(command, "the earlier default is not in this file")
 
@@ -178,7 +187,7 @@ class _Table:
         self.file.earlier[key, kind] = command
         if before is None:
             return self.file.about(key, command, self.lost(command, why))
-        return self.file.about(key, command, Part(None, command=_cast(copy(before, name=command.name))))
+        return self.file.about(key, command, Part(None, command=type_restored(copy(before, name=command.name))))
 
     def attach(self, command: Node) -> Part:
         """A partition that was there before must leave before the table that it joined is dropped."""
@@ -188,10 +197,10 @@ class _Table:
                 self.key, command, self.lost(command, "PostgreSQL cannot detach a partition's index")
             )
         definition = wrap("partition_cmd", copy(partition, bound=None))
-        back = _with(copy(command, subtype="AT_DetachPartition"), definition)
+        back = with_definition(copy(command, subtype="AT_DetachPartition"), definition)
         table, joined = self.file.find(self.key), self.file.relation(partition.name)
         if table and (own := self.file.find(joined)):
-            own.holder = table
+            own.join(table)
         elif table:
             table.reaches_out = table.exact = True
         return self.file.about(joined, self.node, Part(None, _ALIKE, command=back))
@@ -206,7 +215,7 @@ class _Table:
     def detach(self, command: Node) -> Part:
         partition = unwrap(getattr(command, "def")).name
         if own := self.file.find(self.file.relation(partition)):
-            own.holder = None
+            own.join(None)
         return self.file.about(
             self.file.relation(partition), self.node, self.lost(command, "its bounds are not in this file")
         )
@@ -218,8 +227,8 @@ class _Table:
         back = dropped_options(unwrap(getattr(command, "def")).items)
         if back is None:
             shown_options = wrap("list", new("List", items=hidden_options(unwrap(getattr(command, "def")).items)))
-            return self.lost(_with(command, shown_options), "its earlier options are not in this file")
-        return Part(None, command=_with(command, wrap("list", new("List", items=back))))
+            return self.lost(with_definition(command, shown_options), "its earlier options are not in this file")
+        return Part(None, command=with_definition(command, wrap("list", new("List", items=back))))
 
 
 _SPECIAL: dict[str, Callable[[_Table, Node], Part]] = {
@@ -231,81 +240,7 @@ _SPECIAL: dict[str, Callable[[_Table, Node], Part]] = {
     "AT_AlterColumnType": _Table.set_type,
     "AT_AttachPartition": _Table.attach,
     "AT_AddInherit": _Table.inherit,
+    "AT_DropInherit": _Table.disinherit,
     "AT_DetachPartition": _Table.detach,
     "AT_GenericOptions": _Table.options,
 }
-
-
-def dropped_options(items: Iterable[Node]) -> list[Node] | None:
-    """The OPTIONS that take added ones away again; None where one was changed or dropped."""
-    added = [unwrap(item) for item in items]
-    if any(enum(option, "defaction") not in ("DEFELEM_ADD", "DEFELEM_UNSPEC") for option in added):
-        return None
-    return [wrap("def_elem", copy(option, arg=None, defaction="DEFELEM_DROP")) for option in added]
-
-
-def hidden_options(items: Iterable[Node]) -> list[Node]:
-    """Options without their values, for a message: a password may be among them."""
-    hidden = [copy(unwrap(item)) for item in items]
-    for option in hidden:
-        if option.HasField("arg"):
-            option.arg.CopyFrom(*strings(["…"]))
-    return [wrap("def_elem", option) for option in hidden]
-
-
-def _with(command: Node, definition: Node) -> Node:
-    twin = copy(command, **{"def": None})
-    getattr(twin, "def").CopyFrom(definition)
-    return twin
-
-
-def _only_names(command: Node) -> Node:
-    items = [wrap("def_elem", copy(unwrap(item), arg=None)) for item in unwrap(getattr(command, "def")).items]
-    return wrap("list", new("List", items=items))
-
-
-def _cast(command: Node) -> Node:
-    """A change of type back, by way of text: between any two types, which need not have a cast."""
-    if enum(command, "subtype") != "AT_AlterColumnType":
-        return command
-    column = unwrap(getattr(command, "def"))
-    value = new("ColumnRef", fields=[wrap("string", new("String", sval=command.name))])
-    text = new("TypeCast", arg=wrap("column_ref", value), type_name=type_name(["text"]))
-    cast = new("TypeCast", arg=wrap("type_cast", text), type_name=column.type_name)
-    return _with(
-        command,
-        wrap("column_def", new("ColumnDef", type_name=column.type_name, raw_default=wrap("type_cast", cast))),
-    )
-
-
-def altered_back(node: Node, parts: Iterable[Part]) -> Iterator[Part]:
-    """The parts of one ALTER TABLE in down order, neighbours that have a way back joined in one statement."""
-    ordered = [part.settled for part in reversed(list(parts))]
-    kept = [part for part in ordered if part.down != ""] or ordered[:1]
-    for has_command, group in groupby(kept, lambda part: part.command is not None):
-        if not has_command:
-            yield from group
-            continue
-        some = list(group)
-        notes = dict.fromkeys(part.reason for part in some if part.reason)
-        yield Part(alter_sql(node, [part.command for part in some]), "; ".join(notes))
-
-
-def alter_sql(node: Node, commands: Iterable[Node]) -> str:
-    """One ALTER statement on the same table. A constraint goes before a column that would take it along."""
-    ordered = sorted(commands, key=lambda command: enum(command, "subtype") != "AT_DropConstraint")
-    head = _deparsed(node, new("AlterTableCmd", subtype="AT_SetLogged")).removesuffix("SET LOGGED")
-    return head + ", ".join(_clause(node, command, head) for command in ordered)
-
-
-def _clause(node: Node, command: Node, head: str) -> str:
-    clause = _deparsed(node, command).removeprefix(head).strip()
-    if enum(command, "subtype") == "AT_DropColumn" and enum(node, "objtype") != "OBJECT_TYPE":
-        return "DROP COLUMN " + clause.removeprefix("DROP ")
-    return clause
-
-
-def _deparsed(node: Node, command: Node) -> str:
-    one = copy(node, cmds=None)
-    one.cmds.add().alter_table_cmd.CopyFrom(command)
-    return deparse("alter_table_stmt", one)
