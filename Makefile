@@ -23,6 +23,7 @@ faults: .venv/installed
 check: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(BIN)/ruff format --check --quiet
 	$(BIN)/lint-imports
 
 bench: .venv/installed

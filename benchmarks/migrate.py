@@ -33,7 +33,8 @@ def write_folder(folder: Path, count: int) -> Path:
     """One-table migrations that both dbops and dbmate read."""
     folder.mkdir(parents=True)
     for number in range(count):
-        text = f"-- migrate:up\ncreate table t{number} (id int primary key, name text);\n\n-- migrate:down\ndrop table t{number};\n"
+        up = f"create table t{number} (id int primary key, name text);"
+        text = f"-- migrate:up\n{up}\n\n-- migrate:down\ndrop table t{number};\n"
         (folder / f"{20250101000000 + number}_t{number}.sql").write_text(text)
     return folder
 
@@ -107,19 +108,30 @@ def contestants(work: Path, peers: Path, count: int) -> list[Contestant]:
     if dbmate:
         base = [dbmate, "--migrations-dir", str(folder), "--schema-file", str(work / "schema.sql")]
         # as it comes it writes the schema to a file at the end, as dbops writes it into its ledger
-        found.append(Contestant("dbmate", lambda u: [*base, "--url", _socket(u), "up"],
-                                lambda u: [*base, "--url", _socket(u), "status"]))
-        found.append(Contestant("dbmate, no dump", lambda u: [*base, "--no-dump-schema", "--url", _socket(u), "up"],
-                                lambda u: [*base, "--url", _socket(u), "status"]))
+        found.append(
+            Contestant(
+                "dbmate", lambda u: [*base, "--url", _socket(u), "up"], lambda u: [*base, "--url", _socket(u), "status"]
+            )
+        )
+        found.append(
+            Contestant(
+                "dbmate, no dump",
+                lambda u: [*base, "--no-dump-schema", "--url", _socket(u), "up"],
+                lambda u: [*base, "--url", _socket(u), "status"],
+            )
+        )
     alembic = Path(sys.executable).parent / "alembic"
     if alembic.exists():
+
         def configured(url: str) -> list[str]:
             place = work / f"alembic{abs(hash(url))}"
             if not place.exists():
                 write_alembic(place, count, url.replace("postgres://", "postgresql+psycopg://"))
             return [str(alembic), "-c", str(place / "alembic.ini")]
 
-        found.append(Contestant("alembic", lambda u: [*configured(u), "upgrade", "head"], lambda u: [*configured(u), "current"]))
+        found.append(
+            Contestant("alembic", lambda u: [*configured(u), "upgrade", "head"], lambda u: [*configured(u), "current"])
+        )
     for name in {"dbmate", "alembic"} - {c.name for c in found}:
         print(f"{name}: not installed, left out of the race")
     return found
@@ -158,7 +170,9 @@ def table(title: str, times: dict[str, list[float]]) -> None:
     own = statistics.median(times["dbops"])
     for name, values in times.items():
         median = statistics.median(values)
-        print(f"  {name:<22} {median:7.3f} s   {min(values):.3f} to {max(values):.3f}   dbops/{name} = {own / median:.2f}")
+        print(
+            f"  {name:<22} {median:7.3f} s   {min(values):.3f} to {max(values):.3f}   dbops/{name} = {own / median:.2f}"
+        )
 
 
 def import_time() -> None:
@@ -186,7 +200,10 @@ def linear(server: Scratch) -> None:
             manager.get_migration_status()
             costs["status"].append((time.perf_counter() - began) / count)
     for name, (small, large) in costs.items():
-        print(f"  {name:<7} {small * 1e6:6.0f} µs each of 500, {large * 1e6:6.0f} µs each of 5,000: ratio {large / small:.2f} (1 is linear)")
+        print(
+            f"  {name:<7} {small * 1e6:6.0f} µs each of 500, {large * 1e6:6.0f} µs each of 5,000: "
+            f"ratio {large / small:.2f} (1 is linear)"
+        )
 
 
 def main() -> None:

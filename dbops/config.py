@@ -197,7 +197,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: {error}", hint="nothing was done; mend the file and run the command again") from error
+        raise ConfigError(
+            f"{path}: {error}", hint="nothing was done; mend the file and run the command again"
+        ) from error
 
 
 def _profile(

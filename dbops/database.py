@@ -192,6 +192,12 @@ def translate(error: psycopg.Error) -> DbopsError:
             "the pooler works in statement mode: it allows no transaction, and a migration needs one",
             hint="use its transaction or session mode, or connect to the server directly; nothing was done",
         )
+    if "query_wait_timeout" in message:
+        return CannotConnect(
+            "the pooler had no free connection to the server in time (query_wait_timeout)",
+            hint="a run needs two at once, one for its lock and one for its work: a larger default_pool_size, or connect "
+            "to the server directly; what was committed is recorded",
+        )
     if state == "3D000" or ("does not exist" in message and state.startswith("08")):
         return CannotConnect(message, hint="the database is gone; what was committed before stays recorded")
     if state.startswith("08") or state in ("57P01", "57P02", "57P03", "57P04") or not state:

@@ -61,7 +61,9 @@ class Scratch:
 
         name = f"dbops_scratch_{os.getpid()}_{os.urandom(4).hex()}"
         with connect(self.url, "scratch") as conn:
-            conn.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+            conn.execute(
+                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+            )
         try:
             yield with_database(self.url, name)
         finally:
@@ -185,7 +187,8 @@ def _other_version(found: int, wanted: int | None) -> str:
 def _server(data_directory: Path, major: int, *, cleanup: str | None) -> PostgresServer:
     if major not in MAJORS:
         raise EmbeddedServerError(
-            f"the embedded server has no PostgreSQL {major}", hint=f"it has {', '.join(map(str, MAJORS))}: set postgres_version"
+            f"the embedded server has no PostgreSQL {major}",
+            hint=f"it has {', '.join(map(str, MAJORS))}: set postgres_version",
         )
     try:
         with warnings.catch_warnings():
@@ -262,5 +265,3 @@ def _lines(path: Path) -> list[str]:
 
 def _first_line(path: Path) -> str:
     return next(iter(_lines(path)), "").strip()
-
-

@@ -21,7 +21,9 @@ def queries(room: str = "") -> dict[str, LiteralString]:
     text = (PACKAGE / room / "queries.sql").read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     # the files ship with the package: as fixed as a literal in the code
-    return {name: cast(LiteralString, body.strip().rstrip(";")) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        name: cast(LiteralString, body.strip().rstrip(";")) for name, body in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def shipped(folder: str) -> Path:

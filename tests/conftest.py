@@ -51,7 +51,13 @@ class Base:
 def _base(major: int | None) -> Iterator[Base]:
     with scratch(major, url=TEST_URL or None) as server:
         parts = parameters(server.url)
-        yield Base(server, parts["host"], int(parts.get("port") or 5432), parts.get("user") or "postgres", parts.get("password"))
+        yield Base(
+            server,
+            parts["host"],
+            int(parts.get("port") or 5432),
+            parts.get("user") or "postgres",
+            parts.get("password"),
+        )
 
 
 @pytest.fixture(scope="session")

@@ -49,19 +49,24 @@ def _started(out: Output) -> LocalServer:
     return start_local(out.settings.data_directory, out.settings.postgres_version)
 
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what stands now.")
+
+
 @command.command()
+@DRY_RUN
 @common
-def start(out: Output) -> None:
+def start(out: Output, dry_run: bool) -> None:
     """Start the embedded server; made on the first call."""
-    server = _started(out)
+    server = local_status(out.settings.data_directory) if dry_run else _started(out)
     out.result(_document(server), _text(server))
 
 
 @command.command()
+@DRY_RUN
 @common
-def stop(out: Output) -> None:
+def stop(out: Output, dry_run: bool) -> None:
     """Stop the embedded server; its data stay."""
-    server = stop_local(out.settings.data_directory)
+    server = (local_status if dry_run else stop_local)(out.settings.data_directory)
     out.result(_document(server), _text(server))
 
 
@@ -90,7 +95,7 @@ def psql(out: Output, arguments: tuple[str, ...]) -> None:
 
     from dbops.database import parameters
 
-    target = parameters(resolve(out.settings, out.embedded))
+    target = parameters(resolve(out.settings, lambda server: out.embedded(server.data_directory)))
     folder = binaries(out.settings.postgres_version)
     program = str(folder / "psql") if folder else shutil.which("psql")
     if not program:

@@ -29,7 +29,9 @@ IGNORED = ".dbops/\nbackups/*\n!backups/.gitkeep\n"
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
-@click.option("--memory/--no-memory", default=None, help="With or without the memory schema (asks on a terminal; else without).")
+@click.option(
+    "--memory/--no-memory", default=None, help="With or without the memory schema (asks on a terminal; else without)."
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be written.")
 @common
 def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> None:
@@ -45,7 +47,9 @@ def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> No
     if memory is None:
         import sys
 
-        memory = sys.stdin.isatty() and click.confirm("With the memory schema (users' memories, chats, embeddings)?", err=True)
+        memory = sys.stdin.isatty() and click.confirm(
+            "With the memory schema (users' memories, chats, embeddings)?", err=True
+        )
     files = plan(root, memory)
     clash = [path for path in files if path.exists() and path.name != ".gitignore"]
     if clash:
@@ -54,7 +58,13 @@ def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> No
         write(files)
     names = [str(path.relative_to(root)) for path in files]
     verb = "would write" if dry_run else "wrote"
-    after = "" if dry_run else "\nnext: dbops migrate new NAME, dbops migrate up" if not memory else "\nnext: dbops migrate up"
+    after = (
+        ""
+        if dry_run
+        else "\nnext: dbops migrate new NAME, dbops migrate up"
+        if not memory
+        else "\nnext: dbops migrate up"
+    )
     out.result({"files": names}, "\n".join(f"{verb} {name}" for name in names) + after)
 
 
@@ -65,7 +75,11 @@ def plan(root: Path, memory: bool) -> dict[Path, str | Path]:
     files |= {root / name / ".gitkeep": "" for name in ("migrations/sql", "policies", "backups")}
     if memory:
         for name in ("migrations/sql", "policies"):
-            files |= {root / name / path.name: path for path in sorted(shipped(name).glob("*.*")) if path.suffix in (".sql", ".toml")}
+            files |= {
+                root / name / path.name: path
+                for path in sorted(shipped(name).glob("*.*"))
+                if path.suffix in (".sql", ".toml")
+            }
     return files
 
 
@@ -77,6 +91,8 @@ def write(files: dict[Path, str | Path]) -> None:
             shutil.copyfile(content, path)
         elif path.name == ".gitignore" and path.exists():
             present = path.read_text(encoding="utf-8")
-            path.write_text(present.rstrip("\n") + "\n" + content if IGNORED not in present else present, encoding="utf-8")
+            path.write_text(
+                present.rstrip("\n") + "\n" + content if IGNORED not in present else present, encoding="utf-8"
+            )
         else:
             path.write_text(content, encoding="utf-8")

@@ -42,7 +42,12 @@ class Lazy(click.Group):
         return command
 
 
-@click.group(cls=Lazy, lazy=GROUPS, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Lazy,
+    lazy=GROUPS,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, prog_name="dbops")
 def cli() -> None:
     """PostgreSQL operations, proven on a real PostgreSQL.
@@ -57,7 +62,9 @@ def cli() -> None:
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every command has; the command gets an `Output` with the settings as its first argument."""
 
-    @click.option("--url", help="The database's URL; else DBOPS_URL, DATABASE_URL, dbops.toml, PG*, the embedded server.")
+    @click.option(
+        "--url", help="The database's URL; else DBOPS_URL, DATABASE_URL, dbops.toml, PG*, the embedded server."
+    )
     @click.option("--env", "profile", metavar="PROFILE", help="The profile [env.PROFILE] of dbops.toml.")
     @click.option("--config", type=click.Path(path_type=Path), help="Another dbops.toml or pyproject.toml.")
     @click.option("--no-embedded", is_flag=True, help="Never use the embedded server.")
@@ -102,7 +109,10 @@ def run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(UsageError(error.format_message()), as_json)
     except (KeyboardInterrupt, click.Abort):
-        return _fail(Interrupted("interrupted", hint="what was under way was rolled back; what was committed is recorded"), as_json)
+        return _fail(
+            Interrupted("interrupted", hint="what was under way was rolled back; what was committed is recorded"),
+            as_json,
+        )
     except BrokenPipeError:
         sys.stderr.close()
         return 1

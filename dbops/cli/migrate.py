@@ -8,12 +8,15 @@ import click
 
 from dbops.cli.main import Lazy, common
 from dbops.cli.output import Output, duration, shown_path
+from dbops.database import redact
 from dbops.migrate import Event, Migration, MigrationManager, Outcome, Plan, Status
 
 if TYPE_CHECKING:
     from dbops.migrate.plan import Act
 
-SCRATCH = click.option("--scratch-url", help="A server for proofs; else DBOPS_SCRATCH_URL, an installed one, the embedded one.")
+SCRATCH = click.option(
+    "--scratch-url", help="A server for proofs; else DBOPS_SCRATCH_URL, an installed one, the embedded one."
+)
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 YES = click.option("--yes", is_flag=True, help="Do not ask.")
 CONFIRM = click.option("--confirm", "word", metavar="WORD", help="The word that a profile's `confirm` wants.")
@@ -47,7 +50,7 @@ def show(out: Output, event: Event) -> None:
     """One line for the moments of a run that people want to know of."""
     name = f"{event.version} {event.name}"
     if event.what == "embedded":
-        out.say(f"using the embedded PostgreSQL; its data lie in {event.detail}")
+        out.embedded(event.detail)
     elif event.what == "waiting":
         out.say(f"waiting for another runner: {event.detail}")
     elif event.what == "committed":
@@ -60,8 +63,8 @@ def show(out: Output, event: Event) -> None:
         out.warn(event.detail)
     elif out.verbose and event.what == "statement":
         out.say(f"    {event.step}/{event.steps} {' '.join(event.detail.split())[:100]}")
-    elif event.what == "proving":
-        out.say(f"  {name}: {event.detail}")
+    elif event.what in ("proving", "xray"):
+        out.say(f"  {name}: {event.detail}" if event.version else event.detail)
 
 
 def warn_of(out: Output, status: Status) -> None:
@@ -73,6 +76,11 @@ def warn_of(out: Output, status: Status) -> None:
         out.warn(f"{waiting.version} waits: {waiting.reason}")
 
 
+def fields(item: object, names: str) -> dict[str, Any]:
+    """Some attributes of a value, as a document."""
+    return {name: getattr(item, name) for name in names.split()}
+
+
 def pending_document(migration: Migration) -> dict[str, Any]:
     return {"version": migration.version, "name": migration.name, "path": shown_path(migration.path)}
 
@@ -80,10 +88,7 @@ def pending_document(migration: Migration) -> dict[str, Any]:
 def status_document(status: Status) -> dict[str, Any]:
     return {
         "applied": [
-            {
-                "version": r.version, "name": r.name, "checksum": r.checksum, "applied_at": r.applied_at, "duration_ms": r.duration_ms,
-                "applied_by": r.applied_by, "applied_from": r.applied_from, "dbops_version": r.dbops_version, "kind": r.kind,
-            }
+            fields(r, "version name checksum applied_at duration_ms applied_by applied_from dbops_version kind")
             for r in status.applied
         ],
         "pending": [pending_document(m) for m in status.pending],
@@ -92,8 +97,10 @@ def status_document(status: Status) -> dict[str, Any]:
         "reformatted": list(status.reformatted),
         "missing": list(status.missing),
         "out_of_order": list(status.out_of_order),
-        "partial": [{"version": p.version, "direction": p.direction, "done": p.done, "steps": p.steps} for p in status.partial],
-    }  # fmt: skip
+        "partial": [
+            {"version": p.version, "direction": p.direction, "done": p.done, "steps": p.steps} for p in status.partial
+        ],
+    }
 
 
 def status_text(status: Status) -> str:
@@ -111,12 +118,17 @@ def status_text(status: Status) -> str:
         for m in status.pending
     ]
     lines += [f"[~] {w.version} waiting: {w.reason}" for w in status.waiting]
-    lines.append(f"applied {len(status.applied)}, pending {len(status.pending)}" + (f", waiting {len(status.waiting)}" if status.waiting else ""))
+    lines.append(
+        f"applied {len(status.applied)}, pending {len(status.pending)}"
+        + (f", waiting {len(status.waiting)}" if status.waiting else "")
+    )
     return "\n".join(lines)
 
 
 @command.command()
-@click.option("--exit-code", is_flag=True, help="Exit 3 where something is pending, 12 where files and history disagree.")
+@click.option(
+    "--exit-code", is_flag=True, help="Exit 3 where something is pending, 12 where files and history disagree."
+)
 @click.option("--diff", is_flag=True, help="Show what was edited in applied files.")
 @common
 def status(out: Output, exit_code: bool, diff: bool) -> int:
@@ -134,7 +146,10 @@ def status(out: Output, exit_code: bool, diff: bool) -> int:
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    return {"steps": [act_document(act) for act in plan.acts], "waiting": [{"version": w.version, "reason": w.reason} for w in plan.waiting]}
+    return {
+        "steps": [act_document(act) for act in plan.acts],
+        "waiting": [{"version": w.version, "reason": w.reason} for w in plan.waiting],
+    }
 
 
 def act_document(act: Act) -> dict[str, Any]:
@@ -143,7 +158,7 @@ def act_document(act: Act) -> dict[str, Any]:
         "name": act.migration.name,
         "direction": act.direction,
         "transactional": act.program.transactional,
-        "statements": [{"sql": s.sql, "line": s.line} for s in act.program.statements],
+        "statements": [{"sql": redact(s.sql), "line": s.line} for s in act.program.statements],
     }
 
 
@@ -216,7 +231,7 @@ def down(
         return
     out.say(str(plan))
     out.confirm(f"reverse {len(plan.acts)} migration{'s' * (len(plan.acts) != 1)}", library.url, yes=yes, word=word)
-    outcome = library.migrate_down(version=version, to=to, count=count)
+    outcome = library.migrate_down(version=version, to=to, count=count, expected=plan.versions)
     out.result(run_document("reversed", outcome), run_text("reversed", outcome))
 
 
@@ -236,7 +251,7 @@ def redo(out: Output, count: int, dry_run: bool, yes: bool, word: str | None) ->
         return
     out.say(str(plan))
     out.confirm(f"reverse and apply again {', '.join(plan.versions)}", library.url, yes=yes, word=word)
-    outcome = library.migrate_redo(count=count)
+    outcome = library.migrate_redo(count=count, expected=plan.versions)
     document = run_document("reversed", outcome) | {"applied": list(reversed(outcome.versions))}
     out.result(document, run_text("redid", outcome))
 
@@ -256,7 +271,10 @@ def new(out: Output, name: str, dry_run: bool) -> None:
     path, text = new_file(out.settings.migrations, name)
     if not dry_run:
         write_new(path, text)
-    out.result({"path": shown_path(path), "version": path.name[:15]}, f"{'would write' if dry_run else 'wrote'} {shown_path(path)}")
+    out.result(
+        {"path": shown_path(path), "version": path.name[:15]},
+        f"{'would write' if dry_run else 'wrote'} {shown_path(path)}",
+    )
 
 
 @command.command()
@@ -266,16 +284,12 @@ def history(out: Output, limit: int) -> None:
     """Who ran what, when, from where."""
     runs = manager(out).history(limit)
     document = [
-        {
-            "run": str(r.run), "command": r.command, "versions": r.versions, "started_at": r.started_at, "finished_at": r.finished_at,
-            "run_by": r.run_by, "run_from": r.run_from, "dbops_version": r.dbops_version, "note": r.note, "schema_hash": r.schema_hash,
-        }
+        fields(r, "run command versions started_at finished_at run_by run_from dbops_version note schema_hash")
         for r in runs
-    ]  # fmt: skip
+    ]
     lines = [
         f"{r.finished_at:%Y-%m-%d %H:%M:%S}  {r.command:<8} {', '.join(r.versions)}  by {r.run_by} from {r.run_from}"
         f"{f'  ({r.note})' if r.note else ''}"
         for r in runs
     ]
     out.result({"runs": document}, "\n".join(lines) or "no runs")
-

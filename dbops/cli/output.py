@@ -16,7 +16,7 @@ from dbops.database import parameters, place_of, redact
 from dbops.errors import ConfirmationRequired, DbopsError
 
 if TYPE_CHECKING:
-    from dbops.embedded import LocalServer
+    pass
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
         elif text:
-            click.echo(text)
+            click.echo(redact(text))
 
     def say(self, text: str, **style: Any) -> None:
         """A line of progress."""
         if not self.quiet:
             click.secho(redact(text), err=True, **style)
 
-    def embedded(self, server: LocalServer) -> None:
-        """Say that the embedded server is used, and where its data lie."""
-        self.say(f"using the embedded PostgreSQL; its data lie in {server.data_directory}")
+    def embedded(self, data_directory: Path | str) -> None:
+        """Say that the embedded server is used, and where its data lie; with --quiet, too."""
+        click.echo(f"using the embedded PostgreSQL; its data lie in {data_directory}", err=True)
 
     def warn(self, text: str) -> None:
         click.secho(f"warning: {redact(text)}", err=True, fg="yellow")
@@ -63,7 +63,9 @@ class Output:
             need = f"--confirm {wanted}" if wanted else "--yes"
             raise ConfirmationRequired(f"{what} on {where} wants a confirmation", hint=f"give {need}; nothing was done")
         if wanted:
-            typed = click.prompt(f"{what} on {where}. Type {wanted!r} to go on", err=True, default="", show_default=False)
+            typed = click.prompt(
+                f"{what} on {where}. Type {wanted!r} to go on", err=True, default="", show_default=False
+            )
             agreed = typed == wanted
         else:
             agreed = click.confirm(f"{what} on {where}?", err=True)

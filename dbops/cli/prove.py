@@ -28,7 +28,7 @@ def prove(out: Output, versions: tuple[str, ...], everything: bool, pending: boo
 
     Exit 1 where one failed, 4 where nothing was proven.
     """
-    if (everything or pending) and versions or (everything and pending):
+    if ((everything or pending) and versions) or (everything and pending):
         raise click.UsageError("give one of VERSION, --all, --pending")
     proof = manager(out).prove(versions, pending=pending)
     out.result(proof_document(proof), proof_text(proof))

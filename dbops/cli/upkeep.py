@@ -13,10 +13,12 @@ from dbops.cli.output import Output, shown_path
 @click.option("--to", metavar="VERSION", help="Up to and with this version.")
 @click.option("--count", type=click.IntRange(min=1), help="At most this many.")
 @click.option("--allow-out-of-order", is_flag=True, help="Also what is older than the newest applied one.")
-@click.option("--xray", is_flag=True, help="Run it on a scratch copy of the target's schema: locks, rewrites, what would block.")
+@click.option(
+    "--xray", is_flag=True, help="Run it on a scratch copy of the target's schema: locks, rewrites, what would block."
+)
 @SCRATCH
 @common
-def plan(out: Output, to: str | None, count: int | None, allow_out_of_order: bool, xray: bool) -> None:
+def plan(out: Output, to: str | None, count: int | None, allow_out_of_order: bool, xray: bool) -> int:
     """What `up` would do; with --xray what it would lock, rewrite and block.
 
     \b
@@ -29,15 +31,17 @@ def plan(out: Output, to: str | None, count: int | None, allow_out_of_order: boo
 
         picture = library.xray(found)
         out.result(xray_document(picture), xray_text(picture))
-        return
+        return 1 if picture.failed else 0
     out.result(plan_document(found), str(found))
+    return 0
 
 
 @click.command()
 @click.argument("version")
 @click.option("--write", is_flag=True, help="Append it to the migration's file, where that has no down part.")
+@click.option("--dry-run", is_flag=True, help="With --write: write nothing.")
 @common
-def reverse(out: Output, version: str, write: bool) -> None:
+def reverse(out: Output, version: str, write: bool, dry_run: bool) -> None:
     """Write the down part that follows from a migration's up part.
 
     Names each statement that cannot be reversed without losing data.
@@ -48,7 +52,7 @@ def reverse(out: Output, version: str, write: bool) -> None:
     """
     migration, reversal = manager(out).reverse(version)
     stuck = [{"line": step.line, "reason": step.reason} for step in reversal.irreversible]
-    if write:
+    if write and not dry_run:
         from dbops.migrate.new import append_down
 
         append_down(migration, reversal.sql)
@@ -84,8 +88,14 @@ def check(out: Output) -> int:
 @CONFIRM
 @common
 def repair(
-    out: Output, versions: tuple[str, ...], step_done: str | None, step_again: str | None, dry_run: bool, yes: bool, word: str | None
-) -> None:  # fmt: skip
+    out: Output,
+    versions: tuple[str, ...],
+    step_done: str | None,
+    step_again: str | None,
+    dry_run: bool,
+    yes: bool,
+    word: str | None,
+) -> None:
     """Accept edited files as they are now, on the record; nothing is run.
 
     \b
@@ -123,7 +133,10 @@ def baseline(out: Output, version: str, dry_run: bool, yes: bool, word: str | No
     library = manager(out)
     chosen = library.plan_baseline(version)
     text = "\n".join(f"record {migration.version} {migration.name}" for migration in chosen)
-    document = {"recorded": [] if dry_run else [m.version for m in chosen], "plan": [pending_document(m) for m in chosen]}
+    document = {
+        "recorded": [] if dry_run else [m.version for m in chosen],
+        "plan": [pending_document(m) for m in chosen],
+    }
     if not dry_run:
         out.say(text)
         out.confirm(f"record {len(chosen)} migrations as applied", library.url, yes=yes, word=word)

@@ -38,7 +38,12 @@ TOOLS = (
     Tool("golang-migrate", "schema_migrations", frozenset({"version", "dirty"}), "golang_versions", cumulative=True),
     Tool("Supabase", "schema_migrations", frozenset({"version", "statements"}), "supabase_versions"),
     Tool("dbmate", "schema_migrations", frozenset({"version"}), "dbmate_versions"),
-    Tool("Flyway", "flyway_schema_history", frozenset({"installed_rank", "version", "script", "success"}), "flyway_versions"),
+    Tool(
+        "Flyway",
+        "flyway_schema_history",
+        frozenset({"installed_rank", "version", "script", "success"}),
+        "flyway_versions",
+    ),
     Tool("Alembic", "alembic_version", frozenset({"version_num"}), None),
     Tool("sqitch", "changes", frozenset({"change_id", "script_hash"}), None),
     Tool("yoyo", "_yoyo_migration", frozenset({"migration_hash", "migration_id"}), None),
@@ -69,8 +74,13 @@ class Adoption:
     rename_to: str = ""
 
     def __str__(self) -> str:
-        lines = [f"adopt the history of {self.source.tool.name} in {self.source.qualified}: {len(self.migrations)} migrations"]
-        lines += [f"  {m.version} {m.name}{'  (no file here)' if m.version in self.without_file else ''}" for m in self.migrations]
+        lines = [
+            f"adopt the history of {self.source.tool.name} in {self.source.qualified}: {len(self.migrations)} migrations"
+        ]
+        lines += [
+            f"  {m.version} {m.name}{'  (no file here)' if m.version in self.without_file else ''}"
+            for m in self.migrations
+        ]
         if self.rename_to:
             lines.append(f"rename {self.source.qualified} to {self.rename_to}, its rows untouched: the name is needed")
         return "\n".join(lines)
@@ -79,7 +89,9 @@ class Adoption:
 def foreign_tables(conn: Connection) -> tuple[Foreign, ...]:
     """The other tools' tables in a database."""
     with translated():
-        rows = conn.execute(queries("migrate")["candidates"], {"names": sorted({tool.table for tool in TOOLS})}).fetchall()
+        rows = conn.execute(
+            queries("migrate")["candidates"], {"names": sorted({tool.table for tool in TOOLS})}
+        ).fetchall()
     found = (_recognise(schema, table, frozenset(columns)) for schema, table, columns in rows)
     return tuple(item for item in found if item is not None)
 
@@ -101,7 +113,9 @@ def plan_adoption(conn: Connection, history: History, files: Sequence[Migration]
         )
     columns = history.columns()
     if columns is not None and columns >= OWN_COLUMNS and history.records():
-        raise UsageError(f"{history.table} has records already", hint="adopt is for a first take-over; nothing was changed")
+        raise UsageError(
+            f"{history.table} has records already", hint="adopt is for a first take-over; nothing was changed"
+        )
     applied = _read(conn, source)
     matched, missing = _match(applied, files, source.tool.cumulative)
     clash = (source.schema, source.table) == (history.schema, history.name)
@@ -124,7 +138,9 @@ def _choose(found: Sequence[Foreign], tool: str | None) -> Foreign:
 
 def _read(conn: Connection, source: Foreign) -> Mapping[str, str]:
     """The versions that the tool applied, with their SQL where it kept it. Raises HistoryMismatch for a failed one."""
-    statement = sql.SQL(queries("migrate")[str(source.tool.versions)]).format(table=sql.Identifier(source.schema, source.table))
+    statement = sql.SQL(queries("migrate")[str(source.tool.versions)]).format(
+        table=sql.Identifier(source.schema, source.table)
+    )
     with translated():
         rows = conn.execute(statement).fetchall()
     failed = [version for version, _, good in rows if not good]

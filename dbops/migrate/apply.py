@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from dbops.database import redact, translate
-from dbops.errors import Blocked, DbopsError, HistoryMismatch, MigrationFileError, StatementFailed
+from dbops.errors import Blocked, DbopsError, HistoryMismatch, MigrationFileError, NotAllowed, StatementFailed
 from dbops.migrate.events import Event, Observer
 from dbops.migrate.files import shown
 from dbops.migrate.history import History, StepRecord
@@ -204,7 +204,8 @@ def failed(error: psycopg.Error, act: Act, statement: Statement, offset: int | N
             hint="end that transaction (pg_terminate_backend) or wait for it, then run the command again; "
             f"{act.version} {_kept(act)}",
         )
-    return StatementFailed(_message(error, act, statement, offset), hint=_hint(error, act))
+    kind = NotAllowed if error.sqlstate == "42501" else StatementFailed
+    return kind(_message(error, act, statement, offset), hint=_hint(error, act))
 
 
 def _message(error: psycopg.Error, act: Act, statement: Statement, offset: int | None) -> str:

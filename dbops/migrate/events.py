@@ -12,7 +12,8 @@ class Event:
 
     waiting (for another runner), locked, begin (of a migration), transaction (begun), statement (about to run), ran,
     record (about to be written), committed, step (its start recorded), step_done, retry (after a lock time-out),
-    abandoned (waiting for a killed runner's backend), rebuilt (an invalid index was dropped), resumed, warning, reversed.
+    abandoned (waiting for a killed runner's backend), rebuilt (an invalid index was dropped), resumed, warning,
+    embedded (the embedded server is used), proving, xray.
     """
 
     what: str

@@ -17,7 +17,10 @@ from typing import Any
 
 from dbops.errors import MigrationFileError
 
-_FILE = re.compile(r"^(?:V(?P<flyway>\d+(?:[._]\d+)*)__|(?P<version>\d{8}_\d{6}|\d+)[_-])(?P<name>.+?)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$", re.I)
+_FILE = re.compile(
+    r"^(?:V(?P<flyway>\d+(?:[._]\d+)*)__|(?P<version>\d{8}_\d{6}|\d+)[_-])(?P<name>.+?)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$",
+    re.I,
+)
 _NUMBER_ONLY = re.compile(r"^(?P<version>\d{8}_\d{6}|\d+)(?P<name>)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$", re.I)
 _DIRECTIVE = re.compile(r"^--[ \t]*migrate:[ \t]*(\S+)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 # possessive: nothing is tried twice, however many blank lines there are
@@ -81,7 +84,9 @@ def read_folder(folder: Path) -> tuple[Migration, ...]:
     for entry in _entries(folder):
         path = folder / entry.name
         if entry.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-            raise MigrationFileError(f"{shown(path)}: a link out of the folder", hint="copy the file into the folder; nothing was applied")
+            raise MigrationFileError(
+                f"{shown(path)}: a link out of the folder", hint="copy the file into the folder; nothing was applied"
+            )
         version, name, part, kind = _parse_name(path)
         if part:
             parts = halves.setdefault((version, name), {})
@@ -160,7 +165,8 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise MigrationFileError(
-            f"{shown(path)}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x})", hint="save the file as UTF-8; nothing was applied"
+            f"{shown(path)}:{line}: not UTF-8 (byte 0x{raw[error.start]:02x})",
+            hint="save the file as UTF-8; nothing was applied",
         ) from None
     return text.replace("\r\n", "\n")
 
@@ -180,14 +186,20 @@ def parse_sql(text: str, path: Path, version: str, name: str) -> Migration:
         migration = _directive(migration, mark, line)
         if mark[1] in ("up", "down"):
             if mark[1] in sections:
-                raise MigrationFileError(f"{shown(path)}:{line}: a second `-- migrate:{mark[1]}`", hint="one of each is allowed")
+                raise MigrationFileError(
+                    f"{shown(path)}:{line}: a second `-- migrate:{mark[1]}`", hint="one of each is allowed"
+                )
             end = next((m.start() for m in marks if m.start() > mark.end() and m[1] in ("up", "down")), len(text))
             sections[mark[1]] = Script(text[mark.end() + 1 : end], path, line + 1, _transaction(mark, path, line))
     if first is not None:
         if not _COMMENT_OR_BLANK.match(text[: first.start()]):
-            raise MigrationFileError(f"{shown(path)}: statements before the first marker", hint="move them below `-- migrate:up`")
+            raise MigrationFileError(
+                f"{shown(path)}: statements before the first marker", hint="move them below `-- migrate:up`"
+            )
         if "up" not in sections:
-            raise MigrationFileError(f"{shown(path)}: the up part is missing", hint="add a line `-- migrate:up`; nothing was applied")
+            raise MigrationFileError(
+                f"{shown(path)}: the up part is missing", hint="add a line `-- migrate:up`; nothing was applied"
+            )
         migration = replace(migration, up=sections["up"], down=sections.get("down"))
     return _checked(migration)
 
@@ -210,14 +222,18 @@ def _directive(migration: Migration, mark: re.Match[str], line: int) -> Migratio
 def _transaction(mark: re.Match[str], path: Path, line: int) -> bool:
     for option in mark[2].split():
         if option not in ("transaction:false", "transaction:true"):
-            raise MigrationFileError(f"{shown(path)}:{line}: unknown option {option!r} of `-- migrate:{mark[1]}`", hint="known: transaction:false")
+            raise MigrationFileError(
+                f"{shown(path)}:{line}: unknown option {option!r} of `-- migrate:{mark[1]}`",
+                hint="known: transaction:false",
+            )
     return "transaction:false" not in mark[2].split()
 
 
 def _checked(migration: Migration) -> Migration:
     if _COMMENT_OR_BLANK.match(migration.up.sql):
         raise MigrationFileError(
-            f"{shown(migration.path)}: the up part is empty", hint="write its statements (`select 1;` where none is needed); nothing was applied"
+            f"{shown(migration.path)}: the up part is empty",
+            hint="write its statements (`select 1;` where none is needed); nothing was applied",
         )
     down = migration.down
     if down is not None and _COMMENT_OR_BLANK.match(down.sql):
@@ -241,7 +257,8 @@ def _read_down(path: Path) -> Script:
         line = text.count("\n", 0, mark.start()) + 1
         if mark[1] != "down":
             raise MigrationFileError(
-                f"{shown(path)}:{line}: `-- migrate:{mark[1]}` in the down half of a pair", hint="move it to the .up.sql"
+                f"{shown(path)}:{line}: `-- migrate:{mark[1]}` in the down half of a pair",
+                hint="move it to the .up.sql",
             )
         transaction = _transaction(mark, path, line)
     return Script(text, path, transaction=transaction)
@@ -251,12 +268,18 @@ def _read_json(path: Path, version: str, name: str) -> Migration:
     try:
         content = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        raise MigrationFileError(f"{shown(path)}:{error.lineno}:{error.colno}: malformed JSON: {error.msg}", hint="nothing was applied") from None
+        raise MigrationFileError(
+            f"{shown(path)}:{error.lineno}:{error.colno}: malformed JSON: {error.msg}", hint="nothing was applied"
+        ) from None
     if not isinstance(content, dict) or set(content) - _JSON_KEYS:
         extra = ", ".join(sorted(set(content) - _JSON_KEYS)) if isinstance(content, dict) else "not an object"
-        raise MigrationFileError(f"{shown(path)}: unexpected: {extra}", hint=f"keys: {', '.join(sorted(_JSON_KEYS))}; nothing was applied")
+        raise MigrationFileError(
+            f"{shown(path)}: unexpected: {extra}", hint=f"keys: {', '.join(sorted(_JSON_KEYS))}; nothing was applied"
+        )
     if str(content.get("version", version)) != version:
-        raise MigrationFileError(f"{shown(path)}: version {content['version']!r} inside, {version!r} in its name", hint="make them agree")
+        raise MigrationFileError(
+            f"{shown(path)}: version {content['version']!r} inside, {version!r} in its name", hint="make them agree"
+        )
     transaction, requires = content.get("transaction", True), content.get("requires", [])
     if not isinstance(transaction, bool):
         raise MigrationFileError(f"{shown(path)}: transaction is no true or false", hint="nothing was applied")
@@ -266,13 +289,17 @@ def _read_json(path: Path, version: str, name: str) -> Migration:
     up = Script(_json_text(content, "up", path), path, 1, transaction)
     down = Script(_json_text(content, "down", path), path, 1, transaction) if content.get("down") else None
     extensions = tuple(item.split()[-1] for item in required)
-    return _checked(Migration(version, str(content.get("name", name)), path, up, down, extensions, str(content.get("loses", ""))))
+    return _checked(
+        Migration(version, str(content.get("name", name)), path, up, down, extensions, str(content.get("loses", "")))
+    )
 
 
 def _json_text(content: dict[str, Any], key: str, path: Path) -> str:
     value = content.get(key, "")
     parts = [value] if isinstance(value, str) else value
     if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-        raise MigrationFileError(f"{shown(path)}: {key} is neither a text nor a list of texts", hint="nothing was applied")
+        raise MigrationFileError(
+            f"{shown(path)}: {key} is neither a text nor a list of texts", hint="nothing was applied"
+        )
     # on a line of its own: a part may end with a comment
     return "\n;\n".join(part.strip() for part in parts if part.strip())

@@ -155,7 +155,11 @@ class History:
 
     def _close_to_others(self) -> None:
         """Row level security on, no grants: default privileges (Supabase has them) give new tables to API roles."""
-        tables = [self.identifier, sql.Identifier("dbops", "migration_runs"), sql.Identifier("dbops", "migration_steps")]
+        tables = [
+            self.identifier,
+            sql.Identifier("dbops", "migration_runs"),
+            sql.Identifier("dbops", "migration_steps"),
+        ]
         rows = self.conn.execute(queries("migrate")["grantees"], {"schema": self.schema, "table": self.name})
         for role in [sql.SQL("public"), *(sql.Identifier(row[0]) for row in rows.fetchall())]:
             self.conn.execute(sql.SQL("revoke all on {} from {}").format(sql.SQL(", ").join(tables), role))
@@ -210,7 +214,13 @@ class History:
         return row[1], SchemaText.decompress(row[3], row[2])
 
     def add_run(
-        self, run: uuid.UUID, command: str, versions: Sequence[str], started_at: datetime, note: str, schema: SchemaText | None
+        self,
+        run: uuid.UUID,
+        command: str,
+        versions: Sequence[str],
+        started_at: datetime,
+        note: str,
+        schema: SchemaText | None,
     ) -> None:
         """Write a run into the ledger."""
         values = {

@@ -120,7 +120,11 @@ def _reindex(node: Node) -> str:
 
 def _subscription(node: Node) -> str:
     off = [unwrap(option) for option in node.options]
-    names = {option.defname for option in off if not _option([o for o in node.options if unwrap(o) == option], option.defname)}
+    names = {
+        option.defname
+        for option in off
+        if not _option([o for o in node.options if unwrap(o) == option], option.defname)
+    }
     return "" if names & {"create_slot", "connect"} else "CREATE SUBSCRIPTION"
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 from dbops.database import server_of, translated
 from dbops.migrate.files import Migration
 from dbops.migrate.history import History, Run
-from dbops.migrate.plan import Plan, Status, choose_down, plan_down, plan_up, require_known, require_redoable
+from dbops.migrate.plan import (
+    Plan,
+    Status,
+    choose_down,
+    plan_down,
+    plan_up,
+    require_expected,
+    require_known,
+    require_redoable,
+)
 from dbops.migrate.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -67,7 +76,9 @@ class MigrationManager(Session):
         with self._reading() as (conn, history):
             return self._plan_down(conn, history, version, to, count)
 
-    def _plan_down(self, conn: Connection, history: History, version: str | None, to: str | None, count: int | None) -> Plan:
+    def _plan_down(
+        self, conn: Connection, history: History, version: str | None, to: str | None, count: int | None
+    ) -> Plan:
         files = self.files()
         now = self._status(files, conn, history)
         chosen = choose_down(now, version=version, to=to, count=count)
@@ -78,24 +89,38 @@ class MigrationManager(Session):
             require_independent(version, with_scripts, self.settings, server_of(conn).major)
         return plan_down(chosen, {m.version: m for m in files}, history.scripts)
 
-    def migrate_down(self, *, version: str | None = None, to: str | None = None, count: int | None = None) -> Outcome:
+    def migrate_down(
+        self,
+        *,
+        version: str | None = None,
+        to: str | None = None,
+        count: int | None = None,
+        expected: Sequence[str] | None = None,
+    ) -> Outcome:
         """Reverse the newest migration, `count` of them, those after `to`, or one named version.
 
-        Raises Irreversible where one has no way back or newer ones depend on it; nothing is reversed then.
+        `expected` are the versions that were confirmed. Raises HistoryMismatch where others would be reversed by now,
+        Irreversible where one has no way back or newer ones depend on it; nothing is reversed then.
         """
-        return self._run("down", lambda conn, history: self._plan_down(conn, history, version, to, count))
+
+        def plan(conn: Connection, history: History) -> Plan:
+            found = self._plan_down(conn, history, version, to, count)
+            require_expected(found, expected)
+            return found
+
+        return self._run("down", plan)
 
     def rollback_migration(self, version: str) -> Outcome:
         """Reverse one named migration."""
         return self.migrate_down(version=version)
 
-    def migrate_redo(self, *, count: int = 1) -> Outcome:
+    def migrate_redo(self, *, count: int = 1, expected: Sequence[str] | None = None) -> Outcome:
         """Reverse the newest migrations and apply them again.
 
         Raises HistoryMismatch or MigrationFileError, before anything is reversed, where they could not be applied again.
         """
         require_redoable(self.get_migration_status(), self.files(), count)
-        down = self.migrate_down(count=count)
+        down = self.migrate_down(count=count, expected=expected)
         up = self.migrate_up(to=down.versions[0]) if down.versions else down
         return Outcome(up.plan, down.versions, down.duration_ms + up.duration_ms)
 
@@ -171,7 +196,9 @@ class MigrationManager(Session):
         """Say of a step that a killed run began whether it was done (else it runs again). Its number."""
         from dbops.migrate.upkeep import settle_step
 
-        with self._on_the_record("repair", (version,), f"the step begun counts as {'done' if done else 'not done'}") as (w, h, _):
+        with self._on_the_record(
+            "repair", (version,), f"the step begun counts as {'done' if done else 'not done'}"
+        ) as (w, h, _):
             return settle_step(w, h, version, done=done)
 
     def plan_baseline(self, version: str) -> tuple[Migration, ...]:

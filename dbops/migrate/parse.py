@@ -20,7 +20,16 @@ Node = Any
 
 _BLANK = re.compile(rb"(?:\s+|--[^\n]*(?:\n|$)|;)+")
 _PLACES = frozenset(
-    ("location", "stmt_location", "stmt_len", "name_location", "list_start", "list_end", "rexpr_list_start", "rexpr_list_end")
+    (
+        "location",
+        "stmt_location",
+        "stmt_len",
+        "name_location",
+        "list_start",
+        "list_end",
+        "rexpr_list_start",
+        "rexpr_list_end",
+    )
 )
 
 
@@ -44,7 +53,9 @@ def parse(text: str, path: Path | str = "<text>", first_line: int = 1) -> tuple[
 
     raw = text.encode("utf-8")
     if b"\0" in raw:
-        raise MigrationFileError(f"{path}: a NUL byte in the text", hint="PostgreSQL's texts hold none; save the file as UTF-8")
+        raise MigrationFileError(
+            f"{path}: a NUL byte in the text", hint="PostgreSQL's texts hold none; save the file as UTF-8"
+        )
     try:
         tree = parse_text(text)
     except PgQueryError as error:

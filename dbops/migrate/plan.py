@@ -130,7 +130,9 @@ def _sorted(versions: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(versions, key=version_order))
 
 
-def _waiting(pending: Sequence[Migration], extensions: Callable[[Collection[str]], Collection[str]]) -> tuple[Waiting, ...]:
+def _waiting(
+    pending: Sequence[Migration], extensions: Callable[[Collection[str]], Collection[str]]
+) -> tuple[Waiting, ...]:
     needed = {name for migration in pending for name in migration.requires}
     known = set(extensions(needed)) if needed else set()
     return tuple(
@@ -150,9 +152,7 @@ def _partial(steps: Sequence[StepRecord]) -> tuple[Partial, ...]:
     return tuple(found.values())
 
 
-def plan_up(
-    now: Status, *, to: str | None = None, count: int | None = None, allow_out_of_order: bool = False
-) -> Plan:
+def plan_up(now: Status, *, to: str | None = None, count: int | None = None, allow_out_of_order: bool = False) -> Plan:
     """What `up` would apply. Raises HistoryMismatch (exit 12) where files and history disagree, UsageError for a bad `to`.
 
     Every pending file is parsed before anything runs: a syntax error in the last one stops the first.
@@ -160,7 +160,9 @@ def plan_up(
     refuse_mismatch(now, allow_out_of_order)
     pending = list(now.pending)
     if to is not None:
-        require_known(to, [m.version for m in pending] + [r.version for r in now.applied] + [w.version for w in now.waiting])
+        require_known(
+            to, [m.version for m in pending] + [r.version for r in now.applied] + [w.version for w in now.waiting]
+        )
         pending = [migration for migration in pending if migration.order <= version_order(to)]
     if count is not None:
         pending = pending[:count]
@@ -177,7 +179,8 @@ def refuse_mismatch(now: Status, allow_out_of_order: bool = False) -> None:
         )
     if now.out_of_order and not allow_out_of_order:
         raise HistoryMismatch(
-            f"out of order: {', '.join(now.out_of_order)}, older than {now.applied[-1].version}, which is applied (a merged branch?)",
+            f"out of order: {', '.join(now.out_of_order)}, older than {now.applied[-1].version}, "
+            "which is applied (a merged branch?)",
             hint="--allow-out-of-order applies them as they are; or rename the files. Nothing was applied",
         )
 
@@ -185,7 +188,9 @@ def refuse_mismatch(now: Status, allow_out_of_order: bool = False) -> None:
 def require_known(version: str, versions: Collection[str]) -> None:
     """Raise UsageError for a version that is not among these."""
     if version not in versions:
-        raise UsageError(f"there is no migration {version}", hint=f"versions: {', '.join(_sorted(versions)[-5:]) or 'none'}")
+        raise UsageError(
+            f"there is no migration {version}", hint=f"versions: {', '.join(_sorted(versions)[-5:]) or 'none'}"
+        )
 
 
 def choose_down(
@@ -225,7 +230,18 @@ def require_redoable(now: Status, migrations: Sequence[Migration], count: int) -
             program(migration.up)
 
 
-def plan_down(records: Sequence[Record], files: Mapping[str, Migration], scripts: Callable[[str], Scripts | None]) -> Plan:
+def require_expected(plan: Plan, expected: Sequence[str] | None) -> None:
+    """Raise HistoryMismatch where a plan made under the lock is not the one that was confirmed."""
+    if expected is not None and tuple(expected) != plan.versions:
+        raise HistoryMismatch(
+            f"the history has changed since it was shown: now this would reverse {', '.join(plan.versions) or 'nothing'}",
+            hint="another runner was at work; look at `dbops migrate status` and run the command again. Nothing was done",
+        )
+
+
+def plan_down(
+    records: Sequence[Record], files: Mapping[str, Migration], scripts: Callable[[str], Scripts | None]
+) -> Plan:
     """What `down` would run for these records. Raises Irreversible, naming each migration that has no way back.
 
     The down part of the file counts while its up part is what was applied; else the one that was recorded.

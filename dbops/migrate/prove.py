@@ -133,7 +133,9 @@ def _prove_one(migration: Migration, base: Trial, server: Scratch, skipped: Sequ
     found.notes += [Remark(migration.version, note) for note in walkthrough.notes]
     unproven = walkthrough.unproven()
     if migration.down is None:
-        found.irreversible.append(Remark(migration.version, "it has no down part; up alone was run, on tables with rows"))
+        found.irreversible.append(
+            Remark(migration.version, "it has no down part; up alone was run, on tables with rows")
+        )
     elif unproven:
         found.not_proven += [Remark(migration.version, reason) for reason in unproven]
     else:
@@ -275,8 +277,7 @@ def require_independent(
 def _dependent(version: str, why: str) -> Irreversible:
     return Irreversible(
         f"{version} is not the newest, and newer migrations depend on it (tried on a scratch server): {why}",
-        hint=f"`dbops migrate down --to VERSION` reverses the newer ones too; `dbops migrate down --dry-run {version}` changes nothing. "
-        "Nothing was reversed",
+        hint="`dbops migrate down --to VERSION` reverses the newer ones too; nothing was reversed",
     )
 
 

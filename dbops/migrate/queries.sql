@@ -191,7 +191,7 @@ select version::text, null::text, true from {table};
 select version::text, null::text, not dirty from {table};
 
 -- name: supabase_versions
-select version::text, pg_catalog.array_to_string(statements, E';\n'), true from {table};
+select version::text, pg_catalog.array_to_string(statements, E'\n;\n'), true from {table};
 
 -- name: flyway_versions
 select version::text, null::text, success from {table} where version is not null and type <> 'SCHEMA' order by installed_rank;

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from dbops.config import Settings, libpq_url, load
+from dbops.config import Settings, libpq_url, load, search_path_of
 from dbops.database import Server, connect, require_bypass, server_of, translated
 from dbops.embedded import resolve
 from dbops.errors import DbopsError, MigrationFileError
@@ -42,10 +42,13 @@ class Session:
     `observer` is called with an Event at each moment of a run.
     """
 
-    def __init__(self, url: str | None = None, *, settings: Settings | None = None, observer: Observer = silent) -> None:
+    def __init__(
+        self, url: str | None = None, *, settings: Settings | None = None, observer: Observer = silent
+    ) -> None:
         self.settings = settings or load()
         if url is not None:
-            self.settings = replace(self.settings, url=libpq_url(url), url_source="argument")
+            path = self.settings.search_path or search_path_of(url)
+            self.settings = replace(self.settings, url=libpq_url(url), url_source="argument", search_path=path)
         self.tell = observer
         self._url: str | None = None
 
@@ -187,5 +190,3 @@ def _can_create(conn: Connection, name: str) -> bool:
     except psycopg.Error:
         return False
     return True
-
-

@@ -32,7 +32,10 @@ class Trial:
 
     def perform(self, *acts: Act, tell: Observer = silent) -> None:
         """Run acts with their records. Raises StatementFailed and the like."""
-        with RunnerLock(self.url, self.settings.table, wait=5.0) as lock, Worker(self.url, lock, self.settings) as worker:
+        with (
+            RunnerLock(self.url, self.settings.table, wait=5.0) as lock,
+            Worker(self.url, lock, self.settings) as worker,
+        ):
             history = History(worker.conn, self.settings.table)
             history.ensure()
             runner = Runner(worker, history, uuid.uuid4(), tell)

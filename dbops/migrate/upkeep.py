@@ -31,7 +31,9 @@ class Drift:
 def drift(recorded: tuple[datetime, SchemaText] | None, now: SchemaText) -> Drift:
     """Compare the recorded schema with today's."""
     if recorded is None:
-        return Drift("", False, None, "no run has recorded the schema's text (no run yet, no pg_dump, or a pooler stood between)")
+        return Drift(
+            "", False, None, "no run has recorded the schema's text (no run yet, no pg_dump, or a pooler stood between)"
+        )
     since, text = recorded
     if not text.comparable_with(now):
         reason = f"cannot compare: recorded by pg_dump {text.pg_dump_version}, now it is {now.pg_dump_version}"
@@ -43,7 +45,11 @@ def drift(recorded: tuple[datetime, SchemaText] | None, now: SchemaText) -> Drif
 def edit_diff(migration: Migration, applied_up: str) -> str:
     """What was edited in an applied file, as a unified diff."""
     lines = difflib.unified_diff(
-        applied_up.strip().splitlines(), migration.up.sql.strip().splitlines(), f"{migration.version} as applied", str(migration.path.name), lineterm=""
+        applied_up.strip().splitlines(),
+        migration.up.sql.strip().splitlines(),
+        f"{migration.version} as applied",
+        str(migration.path.name),
+        lineterm="",
     )
     return "\n".join(lines)
 
@@ -71,10 +77,15 @@ def accept(worker: Worker, history: History, migrations: Sequence[Migration]) ->
 
 
 def settle_step(worker: Worker, history: History, version: str, *, done: bool) -> int:
-    """Say of the step of `version` that a killed run began whether it was done. Its number. Raises UsageError where there is none."""
+    """Say of the step of `version` that a killed run began whether it was done; its number.
+
+    Raises UsageError where there is none.
+    """
     begun = next((s for s in history.steps() if s.version == version and s.state == "started"), None)
     if begun is None:
-        raise UsageError(f"no step of {version} stands as begun", hint="see `dbops migrate status`; nothing was changed")
+        raise UsageError(
+            f"no step of {version} stands as begun", hint="see `dbops migrate status`; nothing was changed"
+        )
     name = "step_done" if done else "step_forgotten"
     values = {"record_table": history.table, "version": version, "direction": begun.direction, "step": begun.step}
     worker.guarded(history.query(name, **values).as_string())
@@ -112,5 +123,10 @@ def unknown(migration: Migration, kind: str, run: uuid.UUID) -> dict[str, object
     from dbops.migrate.history import host
 
     values = content_of(migration, "") | {"checksum": "", "down_transaction": True}
-    return values | {"duration_ms": 0.0, "applied_from": host(), "dbops_version": __version__, "kind": kind, "run": str(run)}
-
+    return values | {
+        "duration_ms": 0.0,
+        "applied_from": host(),
+        "dbops_version": __version__,
+        "kind": kind,
+        "run": str(run),
+    }

@@ -97,7 +97,10 @@ class Worker:
         return cursor.fetchone() if cursor.description else None
 
     def begin(self) -> None:
-        """Begin a transaction under the inner lock; what follows in it is guarded. Raises LockHeld where a predecessor lives on."""
+        """Begin a transaction under the inner lock; what follows in it is guarded.
+
+        Raises LockHeld where a predecessor's transaction lives on.
+        """
         end = time.monotonic() + max(self.settings.wait, 10.0)
         while True:
             held, self.pid = self.send(self._beginning + self._inner_lock)

@@ -1,9 +1,9 @@
 """What README and docs show is run and compared; what they name exists; what exists is named.
 
-In a ```console block a line `$ COMMAND` is run (`> ` continues it) and the lines below it are compared with what it prints,
-times and the like made equal; a line `...` stands for any lines. `exit=N` behind `console` is the exit code of the block's
-last command, the others must give 0; `norun` blocks need what a test cannot have. A block with `file=PATH` (```sql file=…)
-is written to that file. The blocks of a page share one fresh project.
+In a ```console block a line `$ COMMAND` is run (`> ` continues it), and the lines below it are compared with what it
+prints, times and the like made equal; a line `...` stands for any lines. `exit=N` behind `console` is the exit code of
+the block's last command, the others must give 0; `norun` blocks need what a test cannot have. A block with `file=PATH`
+(```sql file=…) is written to that file. The blocks of a page share one fresh project.
 
 `python tests/cli/test_docs.py PAGE…` writes what the commands print now into the pages.
 """
@@ -112,7 +112,8 @@ def run_page(page: Sequence[Block]) -> list[tuple[int, list[str]]]:
     versions = made("\n".join(block.body for block in page))
     for block in page:
         if block.file:
-            script.append(f"mkdir -p ./{os.path.dirname(block.file)}\ncat > {block.file} <<'END OF FILE'\n{block.body}END OF FILE")
+            script.append(f"mkdir -p ./{os.path.dirname(block.file)}")
+            script.append(f"cat > {block.file} <<'END OF FILE'\n{block.body}END OF FILE")
         if block.runs:
             for command in block.commands:
                 text = command.text
@@ -181,7 +182,7 @@ def results(page: Path) -> Iterator[tuple[Block, Command, int, list[str]]]:
             yield block, command, code, relevant(command, real)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if "\n```console" in page.read_text("utf-8")], ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if "\n```console" in p.read_text("utf-8")], ids=lambda p: p.name)
 def test_commands_print_what_the_page_shows(page: Path) -> None:
     wrong = []
     for block, command, code, real in results(page):
@@ -189,7 +190,8 @@ def test_commands_print_what_the_page_shows(page: Path) -> None:
         if code != command.exit:
             wrong.append(f"{place}\nexit {code}, not {command.exit}:\n" + "\n".join(real))
         elif not matches(command.shown, real):
-            diff = difflib.unified_diff([*map(equal, command.shown)], [*map(equal, real)], "shown", "printed", lineterm="", n=1)
+            shown, printed = [*map(equal, command.shown)], [*map(equal, real)]
+            diff = difflib.unified_diff(shown, printed, "shown", "printed", lineterm="", n=1)
             wrong.append(f"{place}\n" + "\n".join(diff))
     assert not wrong, "\n\n".join(wrong)
 
@@ -197,21 +199,22 @@ def test_commands_print_what_the_page_shows(page: Path) -> None:
 def rewrite(page: Path) -> None:
     """Write what the commands print now into the page, where it differs."""
     text, shift = page.read_text(encoding="utf-8"), 0
-    before = made(text)
+    shown, new = {name: version for version, name in made(text).items()}, {}
     by_block: dict[int, tuple[Block, list[tuple[Command, list[str]]]]] = {}
     for block, command, _, real in results(page):
         by_block.setdefault(block.begin, (block, []))[1].append((command, real))
+        new |= made("\n".join(real))
     for begin, (block, done) in by_block.items():
         lines = []
         for command, real in done:
-            lines += ["$ " + command.text.replace("\n", "\n> "), *(command.shown if matches(command.shown, real) else real)]
+            output = command.shown if matches(command.shown, real) else real
+            lines += ["$ " + command.text.replace("\n", "\n> "), *output]
         body = "".join(f"{line}\n" for line in lines)
         at = begin + shift
         text = text[:at] + body + text[at + len(block.body) :]
         shift += len(body) - len(block.body)
-    now = {name: version for version, name in made(text).items()}
-    for version, name in before.items():
-        text = text.replace(version, now[name])
+    for version, name in new.items():
+        text = text.replace(version, shown.get(name, version))
     page.write_text(text, encoding="utf-8")
 
 
@@ -351,8 +354,8 @@ def sections(page: Path) -> dict[str, str]:
 def test_every_verb_has_a_row_and_every_verb_of_migrate_a_section() -> None:
     described = {name.removeprefix("dbops ") for name in rows(ROOT / "README.md") if name.startswith("dbops ")}
     assert described - {name for name in described if name.split()[0] in COMING} == set(verbs())
-    headings = {name.removeprefix("dbops ") for name in sections(DOCS / "migrate.md") if name.startswith("dbops migrate ")}
-    assert headings == {verb for verb in verbs() if verb.startswith("migrate ")}
+    headings = {name for name in sections(DOCS / "migrate.md") if name.startswith("dbops migrate ")}
+    assert headings == {f"dbops {verb}" for verb in verbs() if verb.startswith("migrate ")}
 
 
 @pytest.mark.quick
@@ -378,6 +381,16 @@ def test_every_setting_is_described_with_its_default() -> None:
     text = page.read_text(encoding="utf-8")
     others = {"DATABASE_URL", "DBOPS_ENV", "DBOPS_CONFIG", "DBOPS_NO_EMBEDDED", *LIBPQ_VARIABLES}
     assert {name for name in others if f"`{name}" not in text} == set()
+
+
+@pytest.mark.quick
+def test_every_table_index_and_query_of_the_memory_schema_is_described() -> None:
+    text = (DOCS / "memory-schema.md").read_text(encoding="utf-8")
+    files = [*(ROOT / "migrations" / "sql").glob("*.sql"), ROOT / "dbops" / "memory" / "queries.sql"]
+    source = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    names = re.findall(r"^(?:create table public\.|create index |-- name: )(\w+)", source, re.MULTILINE)
+    assert len(names) > 40
+    assert {name for name in names if f"`{name}`" not in text} == set()
 
 
 @pytest.mark.quick

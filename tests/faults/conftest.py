@@ -144,10 +144,18 @@ class Mortal:
 
     def kill(self) -> None:
         """SIGKILL for the postmaster; its children see that by themselves."""
-        os.kill(self.pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            self._end(signal.SIGQUIT)
+
+    def _end(self, number: int) -> None:
+        os.kill(self.pid, number)
         wait_for(lambda: not self._processes())
         # in a container nobody may collect the dead process: PostgreSQL would take it for a living one
-        (self.data / "postmaster.pid").unlink()
+        for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
+            (self.data / lock).unlink(missing_ok=True)
 
     def _processes(self) -> list[str]:
         """The server's processes: all work in the data directory."""
@@ -158,17 +166,18 @@ class Mortal:
                     found.append(process.name)
         return found
 
-    def start(self) -> None:
+    def start(self, file_size: int = resource.RLIM_INFINITY) -> None:
+        """Start it again; no file that it writes grows beyond `file_size` bytes."""
         folder = binaries(self.server.major)
         assert folder is not None
         options = ["-w", "-D", self.data, "-l", self.data / "log", "-o", f'-h "" -k {self.data}']
         owner = self.data.owner() if os.geteuid() == 0 else None
         command = [folder / "pg_ctl", *options, "start"]
-        subprocess.run(command, check=True, user=owner, stdout=subprocess.DEVNULL, cwd="/")
 
-    def limit_files(self, size: int) -> None:
-        """Let no file that new connections write grow beyond `size` bytes; -1 lifts the limit."""
-        resource.prlimit(self.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        def limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, resource.RLIM_INFINITY))
+
+        subprocess.run(command, check=True, user=owner, stdout=subprocess.DEVNULL, cwd="/", preexec_fn=limit)
 
     def target(self, name: str, folder: Path) -> Target:
         """A new database with MIGRATIONS in the folder."""
@@ -180,11 +189,6 @@ class Mortal:
         target.prepare()
         return target
 
-    def stop(self) -> None:
-        with suppress(OSError, IndexError):
-            os.kill(self.pid, signal.SIGQUIT)
-            wait_for(lambda: not self._processes())
-
 
 @pytest.fixture
 def mortal(major: str) -> Iterator[Mortal]:
@@ -192,4 +196,7 @@ def mortal(major: str) -> Iterator[Mortal]:
         server = stack.enter_context(scratch(int(major)))
         mine = Mortal(server, Path(parameters(server.url)["host"]))
         stack.callback(mine.stop)
+        with psycopg.connect(server.url, autocommit=True) as conn:  # what is committed must outlive the server
+            conn.execute("alter system set synchronous_commit = on")
+            conn.execute("select pg_reload_conf()")
         yield mine

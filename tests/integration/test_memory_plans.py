@@ -170,7 +170,9 @@ def test_as_operator_each_query_is_served_by_its_index_and_each_index_serves_a_q
     assert not [name for name in FROM_THE_INDEX_ALONE if "Index Only Scan" not in kinds[name]]
     assert not [name for name in IN_THE_INDEXS_ORDER if "Sort" in kinds[name]]
 
-    made = db.execute("select indexname from pg_indexes where schemaname = 'public' and indexname like 'idx%'").fetchall()
+    made = db.execute(
+        "select indexname from pg_indexes where schemaname = 'public' and indexname like 'idx%'"
+    ).fetchall()
     assert {name for (name,) in made} == {index for index in SERVED_BY.values() if index.startswith("idx")}
 
 

@@ -25,7 +25,9 @@ def user(db: Connection) -> uuid.UUID:
 
 
 def memory(db: Connection, user_id: uuid.UUID, **values: Any) -> uuid.UUID:
-    return insert(db, "public.user_memories", "id", user_id=user_id, **({"fact": "likes tea", "memory_type": "fact"} | values))
+    return insert(
+        db, "public.user_memories", "id", user_id=user_id, **({"fact": "likes tea", "memory_type": "fact"} | values)
+    )
 
 
 def loser(db: Connection, user_id: uuid.UUID, survivor: uuid.UUID, score: float, **values: Any) -> uuid.UUID:
@@ -124,7 +126,11 @@ def test_an_embedding_matches_its_model_and_dimensions(db: Connection) -> None:
     for values, error, constraint in (
         ({"dimensions": 3, "embedding": "[1,2]"}, errors.CheckViolation, "memory_embeddings_dimensions_match"),
         ({"dimensions": 2, "embedding": "[1,2]"}, errors.ForeignKeyViolation, "memory_embeddings_model"),
-        ({"dimensions": 3, "embedding": "[1,2,3]", "model": "other"}, errors.ForeignKeyViolation, "memory_embeddings_model"),
+        (
+            {"dimensions": 3, "embedding": "[1,2,3]", "model": "other"},
+            errors.ForeignKeyViolation,
+            "memory_embeddings_model",
+        ),
     ):
         with pytest.raises(error) as caught:
             insert(db, "public.memory_embeddings", "model", **(row | values))
@@ -214,7 +220,9 @@ def test_the_best_loser_takes_the_place_of_a_deleted_survivor(db: Connection) ->
 def test_among_equals_the_more_certain_then_the_older_is_promoted(db: Connection) -> None:
     owner = user(db)
     survivor = memory(db, owner)
-    older, newer = (loser(db, owner, survivor, 0.5, created_at=f"2025-01-0{day}", confidence_score=0.9) for day in (1, 2))
+    older, newer = (
+        loser(db, owner, survivor, 0.5, created_at=f"2025-01-0{day}", confidence_score=0.9) for day in (1, 2)
+    )
     loser(db, owner, survivor, 0.5, created_at="2024-01-01", confidence_score=0.8)
     delete(db, owner, survivor)
     assert marks(db, owner)[older] == (True, None)
@@ -229,7 +237,9 @@ def test_survivors_and_losers_deleted_together(db: Connection) -> None:
         clusters.append([survivor, *(loser(db, owner, survivor, score) for score in (0.9, 0.5, 0.1))])
     delete(db, owner, *(member for cluster in clusters for member in cluster[:2]))
     assert marks(db, owner) == {
-        member: (True, None) if member == cluster[2] else (False, cluster[2]) for cluster in clusters for member in cluster[2:]
+        member: (True, None) if member == cluster[2] else (False, cluster[2])
+        for cluster in clusters
+        for member in cluster[2:]
     }
 
 
@@ -293,9 +303,20 @@ def test_messages_of_one_transaction_keep_their_order(db: Connection) -> None:
 
 
 def test_a_users_id_from_elsewhere_has_the_uuid_that_python_gives_it(db: Connection) -> None:
-    names = ["", "auth0|5f7c", "user@example.com", "a\nb", "日本語", "😀" * 40, "{" + str(USERS) + "}", str(USERS) + " "]
+    names = [
+        "",
+        "auth0|5f7c",
+        "user@example.com",
+        "a\nb",
+        "日本語",
+        "😀" * 40,
+        "{" + str(USERS) + "}",
+        str(USERS) + " ",
+    ]
     names += ["x" * length for length in range(130)]  # every way to fill a block of SHA-1
-    found = db.execute("select public.user_uuid(name) from unnest(%s::text[]) with ordinality n(name, i) order by i", (names,))
+    found = db.execute(
+        "select public.user_uuid(name) from unnest(%s::text[]) with ordinality n(name, i) order by i", (names,)
+    )
     assert [row[0] for row in found] == [uuid.uuid5(USERS, name) for name in names]
     assert one(db, "select public.user_uuid(%s)", (str(USERS).upper(),)) == USERS
     assert one(db, "select public.user_uuid(null)") is None
@@ -589,11 +610,16 @@ def test_the_schema_works_on_supabase(empty_db: Connection) -> None:
     empty_db.execute(SUPABASE)
     for path in MIGRATIONS:
         apply(empty_db, path)
-    assert one(empty_db, "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'") == "extensions"
+    assert (
+        one(empty_db, "select extnamespace::regnamespace::text from pg_extension where extname = 'vector'")
+        == "extensions"
+    )
     owner = insert(empty_db, "auth.users", "id", id=uuid.uuid4())
     vector = {"model": "all-MiniLM-L6-v2", "dimensions": 384, "embedding": str([0.5] * 384)}
     insert(empty_db, "public.memory_embeddings", "model", user_id=owner, memory_id=memory(empty_db, owner), **vector)
-    distance = one(empty_db, "select public.embedding_distance(embedding, %(embedding)s) from public.memory_embeddings", vector)
+    distance = one(
+        empty_db, "select public.embedding_distance(embedding, %(embedding)s) from public.memory_embeddings", vector
+    )
     assert distance == pytest.approx(0)
 
     for path in reversed(MIGRATIONS):

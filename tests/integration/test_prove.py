@@ -14,7 +14,9 @@ from dbops.migrate import MigrationManager
 
 from .conftest import Project
 
-USERS = "create table users (id bigint generated always as identity primary key, name text, age int not null, note text);"
+USERS = (
+    "create table users (id bigint generated always as identity primary key, name text, age int not null, note text);"
+)
 
 
 @pytest.fixture
@@ -24,21 +26,29 @@ def users(project: Project) -> Project:
 
 
 def test_a_clean_migration_is_proven(users: Project) -> None:
-    users.write(2, "alter table users add email text; create index on users (name);", "drop index users_name_idx; alter table users drop email;")
+    users.write(
+        2,
+        "alter table users add email text; create index on users (name);",
+        "drop index users_name_idx; alter table users drop email;",
+    )
     proof = users.manager.prove()
     assert proof.proven == ("20250101_000001", "20250101_000002")
     assert (proof.failed, proof.not_proven, proof.irreversible) == ((), (), ())
 
 
 def test_a_rename_whose_down_drops_and_adds_fails_though_the_schema_is_equal(users: Project) -> None:
-    users.write(2, "alter table users rename note to remark;", "alter table users drop remark; alter table users add note text;")
+    users.write(
+        2, "alter table users rename note to remark;", "alter table users drop remark; alter table users add note text;"
+    )
     (failure,) = users.manager.prove().failed
     assert (failure.version, failure.step) == ("20250101_000002", "rows after down")
     assert "users" in failure.diff
 
 
 def test_declared_loss_is_allowed(users: Project) -> None:
-    users.write(2, "-- migrate:loses the notes are of no use\nalter table users drop note;", "alter table users add note text;")
+    users.write(
+        2, "-- migrate:loses the notes are of no use\nalter table users drop note;", "alter table users add note text;"
+    )
     proof = users.manager.prove()
     assert "20250101_000002" in proof.proven
     assert any("the notes are of no use" in note.reason for note in proof.notes)
@@ -90,7 +100,9 @@ def test_no_down_part_is_irreversible_not_ok(users: Project) -> None:
 
 
 def test_an_extension_that_is_not_there_is_named(project: Project) -> None:
-    project.write(1, "-- migrate:requires extension no_such_extension\ncreate extension no_such_extension;", "select 1;")
+    project.write(
+        1, "-- migrate:requires extension no_such_extension\ncreate extension no_such_extension;", "select 1;"
+    )
     project.write(2, "create table t (id int primary key);", "drop table t;")
     proof = project.manager.prove()
     assert proof.proven == ("20250101_000002",)
@@ -98,7 +110,9 @@ def test_an_extension_that_is_not_there_is_named(project: Project) -> None:
 
 
 def test_what_depends_on_a_skipped_migration_is_not_proven_rather_than_failed(project: Project) -> None:
-    project.write(1, "-- migrate:requires extension no_such_extension\ncreate table t (id int primary key);", "drop table t;")
+    project.write(
+        1, "-- migrate:requires extension no_such_extension\ncreate table t (id int primary key);", "drop table t;"
+    )
     project.write(2, "alter table t add x int;", "alter table t drop x;")
     proof = project.manager.prove()
     assert (proof.proven, proof.failed) == ((), ())
@@ -106,7 +120,11 @@ def test_what_depends_on_a_skipped_migration_is_not_proven_rather_than_failed(pr
 
 
 def test_a_table_that_cannot_be_filled_is_not_proven(project: Project) -> None:
-    project.write(1, "create table t (id int primary key, check (id is null)); create table u (id int primary key);", "drop table t, u;")
+    project.write(
+        1,
+        "create table t (id int primary key, check (id is null)); create table u (id int primary key);",
+        "drop table t, u;",
+    )
     project.write(2, "alter table t add x int;", "alter table t drop x;")
     project.write(3, "alter table u add x int;", "alter table u drop x;")
     proof = project.manager.prove()
@@ -130,7 +148,11 @@ def test_step_by_step_migrations_are_proven_too(users: Project) -> None:
 
 
 def test_roles_that_migrations_make_are_gone_afterwards(project: Project) -> None:
-    project.write(1, "create role dbops_test_role; create table t (id int primary key);", "drop table t; drop role dbops_test_role;")
+    project.write(
+        1,
+        "create role dbops_test_role; create table t (id int primary key);",
+        "drop table t; drop role dbops_test_role;",
+    )
     assert project.manager.prove().proven == ("20250101_000001",)
     with psycopg.connect(str(project.settings.scratch_url)) as conn:
         assert conn.execute("select 1 from pg_roles where rolname = 'dbops_test_role'").fetchone() is None

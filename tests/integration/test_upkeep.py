@@ -120,12 +120,18 @@ def test_the_record_is_closed_to_others(applied: Project) -> None:
         "where relname in ('schema_migrations', 'migration_runs', 'migration_steps') and relkind = 'r' order by 1",
     )
     run_sql(applied, "drop role api_role")
-    assert rows == [("migration_runs", True, False), ("migration_steps", True, False), ("schema_migrations", True, False)]
+    assert rows == [
+        ("migration_runs", True, False),
+        ("migration_steps", True, False),
+        ("schema_migrations", True, False),
+    ]
 
 
 def test_default_privileges_do_not_open_the_record(project: Project) -> None:
     project.write(1, "select 1;")
-    run_sql(project, "create role loose nologin", "alter default privileges in schema public grant all on tables to loose")
+    run_sql(
+        project, "create role loose nologin", "alter default privileges in schema public grant all on tables to loose"
+    )
     project.manager.migrate_up()
     rows = run_sql(project, "select has_table_privilege('loose', 'schema_migrations', 'select')")
     run_sql(project, "alter default privileges in schema public revoke all on tables from loose", "drop role loose")
@@ -140,18 +146,23 @@ def test_a_table_of_another_name_and_schema(project: Project) -> None:
     assert project.manager.migrate_down().versions == (ONE,)
 
 
-DBMATE = "create table schema_migrations (version varchar(128) primary key); insert into schema_migrations values ('20250101000001')"
-GOLANG = "create table schema_migrations (version bigint primary key, dirty boolean not null); insert into schema_migrations values (2, false)"
-FLYWAY = (
-    "create table flyway_schema_history (installed_rank int primary key, version varchar(50), description varchar(200), type varchar(20), "
-    "script varchar(1000), checksum int, installed_by varchar(100), installed_on timestamp default now(), execution_time int, success bool);"
-    "insert into flyway_schema_history values (1, '1.1', 'a', 'SQL', 'V1.1__a.sql', 1, 'me', now(), 5, true)"
-)
-SUPABASE = (
-    "create schema supabase_migrations; create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);"
-    "insert into supabase_migrations.schema_migrations values ('20250101000001', array['create table a (id int)'], 'm'), "
-    "('20240101000000', array['create table gone (id int)', 'select 1'], 'gone')"
-)
+DBMATE = """
+create table schema_migrations (version varchar(128) primary key);
+insert into schema_migrations values ('20250101000001')"""
+GOLANG = """
+create table schema_migrations (version bigint primary key, dirty boolean not null);
+insert into schema_migrations values (2, false)"""
+FLYWAY = """
+create table flyway_schema_history (
+  installed_rank int primary key, version varchar(50), description varchar(200), type varchar(20), script varchar(1000),
+  checksum int, installed_by varchar(100), installed_on timestamp default now(), execution_time int, success bool);
+insert into flyway_schema_history values (1, '1.1', 'a', 'SQL', 'V1.1__a.sql', 1, 'me', now(), 5, true)"""
+SUPABASE = """
+create schema supabase_migrations;
+create table supabase_migrations.schema_migrations (version text primary key, statements text[], name text);
+insert into supabase_migrations.schema_migrations values
+  ('20250101000001', array['create table a (id int)'], 'm'),
+  ('20240101000000', array['create table gone (id int)', 'select 1'], 'gone')"""
 
 
 def adopted(project: Project, sql: str) -> list[str]:
@@ -269,7 +280,9 @@ def test_the_memory_schema_without_pgvector_applies_the_rest_and_says_so(project
         manager = MigrationManager(settings=replace(project.settings, url=url, migrations=folder))
         outcome = manager.migrate_up()
         assert outcome.versions == ("20250101_000000", "20250101_000001", "20250301_000003")
-        assert [(w.version, "extension vector" in w.reason) for w in outcome.plan.waiting] == [("20250201_000002", True)]
+        assert [(w.version, "extension vector" in w.reason) for w in outcome.plan.waiting] == [
+            ("20250201_000002", True)
+        ]
         assert run_sql(project, "select to_regclass('memory_embeddings'), to_regclass('user_memories')::text") == [
             (None, "user_memories")
         ]

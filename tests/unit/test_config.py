@@ -19,9 +19,7 @@ pytestmark = pytest.mark.quick
 SOURCES = ["flag", "DBOPS_URL", "DATABASE_URL", "file", "PGHOST"]
 
 
-def load_in(
-    tmp_path: Path, toml: str = "", environ: dict[str, str] | None = None, **options: object
-) -> Settings:
+def load_in(tmp_path: Path, toml: str = "", environ: dict[str, str] | None = None, **options: object) -> Settings:
     if toml:
         (tmp_path / "dbops.toml").write_text(toml)
     return load(start=tmp_path, environ=environ or {}, **options)  # type: ignore[arg-type]
@@ -84,9 +82,7 @@ def test_a_path_option_starts_at_the_current_folder_and_a_variable_at_the_projec
 
 
 def test_pyproject_counts_only_with_its_section(tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").write_text(
-        '[tool.dbops]\ntable = "ops.history"\n[tool.dbops.env.ci]\nwait = "1s"'
-    )
+    (tmp_path / "pyproject.toml").write_text('[tool.dbops]\ntable = "ops.history"\n[tool.dbops.env.ci]\nwait = "1s"')
     below = tmp_path / "sub"
     below.mkdir()
     (below / "pyproject.toml").write_text("this is = no toml, and not read")
@@ -124,10 +120,7 @@ def test_a_profile_lies_over_the_file(tmp_path: Path) -> None:
 
 
 def test_the_environment_wins_over_a_profile(tmp_path: Path) -> None:
-    assert (
-        load_in(tmp_path, PROFILES, {"DATABASE_URL": "postgresql://env/x"}, env="prod").url
-        == "postgresql://env/x"
-    )
+    assert load_in(tmp_path, PROFILES, {"DATABASE_URL": "postgresql://env/x"}, env="prod").url == "postgresql://env/x"
 
 
 @pytest.mark.parametrize("name", ["staging", "production"])

@@ -67,9 +67,7 @@ class TestFormats:
         assert read_one(tmp_path, "1_a.sql", f"{mark}\nselect 1;").up.sql == "select 1;"
 
     def test_the_down_part_may_stand_first(self, tmp_path: Path) -> None:
-        migration = read_one(
-            tmp_path, "1_a.sql", "-- migrate:down\ndrop table a;\n-- migrate:up\ncreate table a ();"
-        )
+        migration = read_one(tmp_path, "1_a.sql", "-- migrate:down\ndrop table a;\n-- migrate:up\ncreate table a ();")
         assert migration.up.sql == "create table a ();"
         assert migration.down is not None
         assert migration.down.sql == "drop table a;\n"
@@ -82,10 +80,7 @@ class TestFormats:
         assert (migration.up.transaction, migration.down.transaction) == (False, True)
 
     def test_an_empty_down_part_is_none(self, tmp_path: Path) -> None:
-        assert (
-            read_one(tmp_path, "1_a.sql", "-- migrate:up\nselect 1;\n-- migrate:down\n\n-- nothing\n").down
-            is None
-        )
+        assert read_one(tmp_path, "1_a.sql", "-- migrate:up\nselect 1;\n-- migrate:down\n\n-- nothing\n").down is None
 
     def test_comments_may_stand_before_the_first_marker(self, tmp_path: Path) -> None:
         migration = read_one(tmp_path, "1_a.sql", "-- who\n/* and\n why */\n\n-- migrate:up\nselect 1;")
@@ -214,9 +209,7 @@ class TestFormats:
         migration = read_one(tmp_path, "1_a.sql", b"\xef\xbb\xbf" + DBMATE.encode())
         assert migration.checksum == parse_sql(DBMATE, tmp_path / "1_a.sql", "1", "a").checksum
         (tmp_path / "1_a.sql").unlink()
-        assert (
-            program(read_one(tmp_path, "2_b.sql", b"\xef\xbb\xbfselect 1").up).statements[0].sql == "select 1"
-        )
+        assert program(read_one(tmp_path, "2_b.sql", b"\xef\xbb\xbfselect 1").up).statements[0].sql == "select 1"
 
     def test_crlf_reads_as_lf(self, tmp_path: Path) -> None:
         unix = parse_sql(DBMATE, tmp_path / "1_a.sql", "1", "a")
@@ -249,9 +242,7 @@ class TestBadInput:
         ],
     )
     def test_a_duplicate_version_names_both_files(self, tmp_path: Path, first: str, second: str) -> None:
-        write(
-            tmp_path, **{first: "select 1", second: '{"up": "select 1"}' if "json" in second else "select 1"}
-        )
+        write(tmp_path, **{first: "select 1", second: '{"up": "select 1"}' if "json" in second else "select 1"})
         with pytest.raises(MigrationFileError, match="duplicate version ") as caught:
             read_folder(tmp_path)
         assert first in caught.value.message
@@ -285,10 +276,7 @@ class TestBadInput:
         assert refused(tmp_path, name, content) == f"{name}: the up part is empty"
 
     def test_a_missing_up_part(self, tmp_path: Path) -> None:
-        assert (
-            refused(tmp_path, "1_a.sql", "-- migrate:down\ndrop table a;")
-            == "1_a.sql: the up part is missing"
-        )
+        assert refused(tmp_path, "1_a.sql", "-- migrate:down\ndrop table a;") == "1_a.sql: the up part is missing"
 
     def test_a_down_half_without_its_up_half(self, tmp_path: Path) -> None:
         assert refused(tmp_path, "1_a.down.sql", "drop table a;") == "1_a.down.sql: its .up.sql is missing"
@@ -321,9 +309,7 @@ class TestBadInput:
         assert message == "1_a.down.sql:2: `-- migrate:up` in the down half of a pair"
 
     def test_what_is_not_utf8(self, tmp_path: Path) -> None:
-        assert (
-            refused(tmp_path, "1_a.sql", b"select 1;\nselect '\xe4';") == "1_a.sql:2: not UTF-8 (byte 0xe4)"
-        )
+        assert refused(tmp_path, "1_a.sql", b"select 1;\nselect '\xe4';") == "1_a.sql:2: not UTF-8 (byte 0xe4)"
         (tmp_path / "1_a.sql").unlink()
         assert "not UTF-8 (byte 0xff)" in refused(tmp_path, "2_a.sql", "select 1".encode("utf-16"))
 
@@ -336,9 +322,7 @@ class TestBadInput:
         assert message == f"1_a.sql:4: psql meta-command {command.split()[0]}: only psql understands it"
 
     def test_a_syntax_error_shows_file_line_column_and_the_line(self, tmp_path: Path) -> None:
-        message = refused(
-            tmp_path, "1_a.sql", "-- migrate:up\nselect 1;\n-- für später\n  create tabel a ();\n"
-        )
+        message = refused(tmp_path, "1_a.sql", "-- migrate:up\nselect 1;\n-- für später\n  create tabel a ();\n")
         assert message.splitlines() == [
             '1_a.sql:4:10: syntax error at or near "tabel"',
             "    create tabel a ();",
@@ -476,11 +460,7 @@ class TestChecksums:
         place = data.draw(st.sampled_from(literals))
         piece = pieces[place]
         edited = (
-            f"{piece}7"
-            if piece[0].isdigit()
-            else f"{piece[:2]}z{piece[2:]}"
-            if piece[0] == "E"
-            else _inside(piece)
+            f"{piece}7" if piece[0].isdigit() else f"{piece[:2]}z{piece[2:]}" if piece[0] == "E" else _inside(piece)
         )
         before, after = " ".join(pieces), " ".join([*pieces[:place], edited, *pieces[place + 1 :]])
         assert checksum(after) != checksum(before)
@@ -541,21 +521,15 @@ VERSIONS = st.one_of(
 
 class TestOrder:
     @given(st.lists(VERSIONS, max_size=12), st.randoms())
-    def test_the_order_does_not_depend_on_how_files_are_listed(
-        self, versions: list[str], rng: random.Random
-    ) -> None:
+    def test_the_order_does_not_depend_on_how_files_are_listed(self, versions: list[str], rng: random.Random) -> None:
         shuffled = rng.sample(versions, len(versions))
-        assert list(map(version_order, sorted(shuffled, key=version_order))) == sorted(
-            map(version_order, versions)
-        )
+        assert list(map(version_order, sorted(shuffled, key=version_order))) == sorted(map(version_order, versions))
 
     @given(VERSIONS, VERSIONS)
     def test_two_versions_of_one_order_are_one_number_written_twice(self, one: str, two: str) -> None:
         same = version_order(one) == version_order(two)
         assert same == (_numbers(one) == _numbers(two))
-        assert (version_order(one) < version_order(two)) + (
-            version_order(two) < version_order(one)
-        ) + same == 1
+        assert (version_order(one) < version_order(two)) + (version_order(two) < version_order(one)) + same == 1
 
     def test_examples(self) -> None:
         expected = [

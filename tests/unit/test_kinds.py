@@ -58,9 +58,7 @@ def test_the_reason_names_the_command(sql: str, reason: str) -> None:
 
 
 def test_one_such_statement_makes_the_file_run_step_by_step() -> None:
-    found = read(
-        "create table a (id int);\nset work_mem = '1GB';\ncreate index concurrently i on a (id);\nselect 1;"
-    )
+    found = read("create table a (id int);\nset work_mem = '1GB';\ncreate index concurrently i on a (id);\nselect 1;")
     assert not found.transactional
     assert found.reason == "CREATE INDEX CONCURRENTLY"
     assert [step.number for step in found.steps] == [1, 2, 3, 4]
@@ -73,9 +71,7 @@ def test_one_such_statement_makes_the_file_run_step_by_step() -> None:
 
 
 def test_transaction_false_runs_step_by_step_whatever_is_in_it() -> None:
-    found = read(
-        "update t set a = 1; call fill(); do $$ begin commit; end $$; reset role;", transaction=False
-    )
+    found = read("update t set a = 1; call fill(); do $$ begin commit; end $$; reset role;", transaction=False)
     assert (found.transactional, found.reason) == (False, "transaction:false")
     assert [step.mode for step in found.steps] == [Mode.TRANSACTION, Mode.OUTSIDE, Mode.OUTSIDE, Mode.SESSION]
 
@@ -133,9 +129,7 @@ class TestTransactionStatements:
         ]
 
     def test_an_enclosing_transaction_hides_nothing(self) -> None:
-        assert (
-            read("begin; create index concurrently i on t (a); commit;").reason == "CREATE INDEX CONCURRENTLY"
-        )
+        assert read("begin; create index concurrently i on t (a); commit;").reason == "CREATE INDEX CONCURRENTLY"
 
     @pytest.mark.parametrize(
         ("sql", "line", "what"),
@@ -169,9 +163,7 @@ class TestTransactionStatements:
         ],
     )
     def test_two_phase_commit_is_refused_by_name(self, sql: str, what: str) -> None:
-        assert refusal(f"select 1;\n{sql};").message.startswith(
-            f"1_a.sql:2: two-phase commit ({what}) in a migration"
-        )
+        assert refusal(f"select 1;\n{sql};").message.startswith(f"1_a.sql:2: two-phase commit ({what}) in a migration")
 
     def test_a_function_may_speak_of_them(self) -> None:
         assert read("create procedure p() language plpgsql as $$ begin commit; end $$;").transactional
@@ -190,9 +182,7 @@ def test_copy_through_the_client_is_refused(sql: str, what: str) -> None:
     assert what in refusal(f"{sql};").message
 
 
-@pytest.mark.parametrize(
-    "sql", ["copy t from '/srv/t.csv'", "copy t from program 'cat t'", "copy t to '/srv/t.csv'"]
-)
+@pytest.mark.parametrize("sql", ["copy t from '/srv/t.csv'", "copy t from program 'cat t'", "copy t to '/srv/t.csv'"])
 def test_copy_on_the_server_is_not(sql: str) -> None:
     assert read(sql).transactional
 

@@ -68,6 +68,7 @@ def _string(text: str) -> Node:
 def _table(node: Node, file: File) -> Part:
     part = made_relation("OBJECT_TABLE", node.relation, node, file)
     if part.of:
+        part.of.parents = frozenset(unwrap(parent).relname for parent in node.inh_relations)
         if node.HasField("partbound"):
             part.of.join(file.find(file.relation(unwrap(node.inh_relations[0]))))
         for element in map(unwrap, node.table_elts):

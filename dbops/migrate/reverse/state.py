@@ -63,6 +63,7 @@ class Own:
     holder: Own | None = None
     table: Key | None = None  # the table that an index, a constraint or statistics belong to
     words: frozenset[str] = frozenset()  # of the statement that made it
+    parents: frozenset[str] = frozenset()  # the tables that it inherits from: what is done to them is done to it
     dropped: int = 0  # by the statement on this line
     exact: bool = False  # something younger is tied to it: every later change is reversed by itself
     reaches_out: bool = False  # what is done to it is done to a table that was there before, too
@@ -187,7 +188,7 @@ class File:
         """Whether a change, as this statement or command makes it, goes when that thing is dropped."""
         if own.root.exact:
             return False
-        words = _words(node)
+        words = _words(node) | own.root.parents
         return not any(order > own.order and (_ANYTHING in them or them & words) for order, them in self._touched)
 
     def about(self, key: Key, node: Node, part: Part, *, leaf: bool = False) -> Part:
@@ -252,6 +253,7 @@ class File:
         for thing in self.things.values():
             thing.table = thing.table and _followed(thing.table, old, renamed)
             thing.words = _also(thing.words, old, renamed)
+            thing.parents = _also(thing.parents, old, renamed)
         self._touched = [(order, _also(them, old, renamed)) for order, them in self._touched]
         self.things = {_followed(key, old, renamed): own for key, own in self.things.items()}
         self.earlier = {(_followed(key, old, renamed), what): node for (key, what), node in self.earlier.items()}

@@ -207,8 +207,11 @@ class _Table:
 
     def inherit(self, command: Node) -> Part:
         """What is done to the parent from here on is done to this table too."""
-        parent = self.file.find(self.file.relation(unwrap(getattr(command, "def"))))
-        if parent and not self.file.find(self.key):
+        relation = unwrap(getattr(command, "def"))
+        parent, own = self.file.find(self.file.relation(relation)), self.file.find(self.key)
+        if own:
+            own.parents |= {relation.relname}
+        if parent and (own is None or own.reaches_out):
             parent.reaches_out = parent.exact = True
         return self.file.about(self.key, command, self._plain(command, enum(command, "subtype")))
 
