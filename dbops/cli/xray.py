@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dbops.migrate.xray import Xray, XrayStep
-from dbops.migrate.xray_estimate import Block, Seen
+from dbops.migrate.xray.estimate import Block, Seen
 
 
 def xray_document(x: Xray) -> dict[str, Any]:

@@ -201,7 +201,7 @@ select c.relname::text from pg_catalog.pg_index i join pg_catalog.pg_class c on 
 where i.indrelid = (select t.oid from pg_catalog.pg_class t join pg_catalog.pg_namespace n on n.oid = t.relnamespace
   where n.nspname = %(schema)s and t.relname = %(table)s);
 
--- The x-ray of a plan (xray_probe.py, xray_pause.py).
+-- The x-ray of a plan (xray/probe.py, xray/pause.py).
 
 -- name: xray_relations
 select c.oid, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname), c.relkind::text,

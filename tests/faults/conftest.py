@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -17,13 +18,34 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tools import Target, wait_for
+from tools import WHOLE, Target, sample, wait_for
 
 from dbops.database import parameters
 from dbops.embedded import Scratch, binaries, scratch, with_database
 
 PGBOUNCER = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin:/usr/local/sbin")
 NO_POOLER = "pgbouncer is not installed: what happens behind a pooler was not tested"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a third of each test's variants, as a seed chooses, of those behind a pooler as of the others.
+
+    All of them are kept in `make faults` and where a test is named (`file.py::test`).
+    """
+    if WHOLE or any("::" in argument for argument in config.args):
+        return
+    groups: dict[tuple[str, str], list[pytest.Item]] = defaultdict(list)
+    for item in items:
+        if isinstance(item, pytest.Function) and Path(__file__).parent in item.path.parents:
+            variant = item.callspec.params.get("via", "") if hasattr(item, "callspec") else ""
+            groups[item.originalname, variant].append(item)
+    left_out = {group[n] for key, group in groups.items() for n in unwanted(len(group), "".join(key))}
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))
+
+
+def unwanted(count: int, seed: str) -> set[int]:
+    return set(range(count)) - set(sample(count, -(-count // 3), seed))
 
 
 def free_port() -> int:

@@ -21,7 +21,11 @@ DEFAULTS = {
     "default_transaction_deferrable": "on",
     "search_path": "elsewhere",
 }
-TABLE = "-- migrate:up\ncreate table public.made (id int, name text);\ninsert into public.made values (1, 'x');\nselect pg_sleep(0.6);"
+TABLE = """-- migrate:up
+create table public.made (id int, name text);
+insert into public.made values (1, 'x');
+select pg_sleep(0.6);
+"""
 STEPS = """-- migrate:up
 create index concurrently made_name on public.made (name);
 insert into public.made values (2, 'y');

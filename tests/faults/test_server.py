@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tools import FIRST, MIGRATIONS, Target, events_of, named, needs_the_server_here, sample
+from tools import FIRST, MIGRATIONS, events_of, named, needs_the_server_here, sample
 
 from dbops.errors import CannotConnect, StatementFailed
 from dbops.migrate import Event

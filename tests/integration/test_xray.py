@@ -18,7 +18,7 @@ from dbops.migrate.history import History
 from dbops.migrate.kinds import program
 from dbops.migrate.plan import Act, Plan
 from dbops.migrate.xray import Xray, XrayStep, xray
-from dbops.migrate.xray_estimate import Seen
+from dbops.migrate.xray.estimate import Seen
 
 SCHEMA = """
 create table users (id bigint primary key, n int, name text);

@@ -6,7 +6,7 @@ import pytest
 
 from dbops.cli.xray import size, xray_document, xray_text
 from dbops.migrate.xray import Xray, XrayStep
-from dbops.migrate.xray_estimate import (
+from dbops.migrate.xray.estimate import (
     INDEX_ROWS_S,
     KEY_ROWS_S,
     MODES,

@@ -22,8 +22,8 @@ from dbops.migrate.parse import Statement, tree_checksum
 from dbops.migrate.plan import Act, Plan
 from dbops.migrate.trial import Trial, trial
 from dbops.migrate.worker import Worker
-from dbops.migrate.xray_estimate import Seen, assumptions, estimated
-from dbops.migrate.xray_probe import Probe
+from dbops.migrate.xray.estimate import Seen, assumptions, estimated
+from dbops.migrate.xray.probe import Probe
 from dbops.schema_copy import Failed, copy_schema, relation_sizes
 
 _BEYOND = (

@@ -16,8 +16,8 @@ from dbops.migrate.kinds import Mode
 from dbops.migrate.parse import Statement
 from dbops.migrate.plan import Act
 from dbops.migrate.worker import Worker
-from dbops.migrate.xray_estimate import MODES, Built, Lock, Seen, mode_of, strongest
-from dbops.migrate.xray_pause import Pause, tables_of
+from dbops.migrate.xray.estimate import MODES, Built, Lock, Seen, mode_of, strongest
+from dbops.migrate.xray.pause import Pause, tables_of
 from dbops.sql import queries
 
 # the last three may hold any statement inside
