@@ -22,7 +22,10 @@ _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 
 @dataclass(frozen=True)
 class Settings:
-    """What a command works with. `url` is None where the embedded server is meant; durations are seconds."""
+    """What a command works with. `url` is None where the embedded server is meant; durations are seconds.
+
+    `notes` are what a person should be told of how the settings came about.
+    """
 
     url: str | None = None
     url_source: str = "embedded"
@@ -40,6 +43,7 @@ class Settings:
     lock_tries: int = 10
     statement_timeout: float = 0.0
     wait: float = 300.0
+    notes: tuple[str, ...] = ()
 
     @property
     def data_directory(self) -> Path:
@@ -140,6 +144,9 @@ def load(
     settings = _apply(settings, values, str(path), "dbops.toml", root)
     settings = _apply(settings, _from_environment(environ), "environment", "environment", root)
     settings = _apply(settings, {k: v for k, v in (flags or {}).items() if v is not None}, "option", "option", start)
+    if env and "url" in values and settings.url_source == "environment":
+        note = f"the URL comes from the environment, which goes before [env.{env}] of {path}"
+        settings = replace(settings, notes=(note,))
     return _finish(settings, environ)
 
 

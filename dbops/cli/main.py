@@ -82,7 +82,10 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
         flags: dict[str, object] = {"url": url, "embedded": False if no_embedded else None}
         flags |= {key: options.pop(key) for key in list(options) if key in KEYS}
         settings = load(config=config, env=profile, flags=flags)
-        return function(Output(settings, as_json, verbose, quiet), **options)
+        out = Output(settings, as_json, verbose, quiet)
+        for note in settings.notes:
+            out.warn(note)
+        return function(out, **options)
 
     return command
 

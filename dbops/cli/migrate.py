@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.main import Lazy, common
-from dbops.cli.output import Output, duration, shown_path
+from dbops.cli.output import Output, duration, shown_path, utc
 from dbops.database import redact
 from dbops.migrate import Event, Migration, MigrationManager, Outcome, Plan, Status
 
@@ -107,7 +107,7 @@ def status_text(status: Status) -> str:
     notes = dict.fromkeys(status.changed, "EDITED") | dict.fromkeys(status.reformatted, "edited (comments)")
     notes |= {version: f"{notes.get(version, '')} file missing".strip() for version in status.missing}
     lines = [
-        f"[x] {r.version} {r.name}  {r.applied_at:%Y-%m-%d %H:%M} by {r.applied_by}"
+        f"[x] {r.version} {r.name}  {utc(r.applied_at):%Y-%m-%d %H:%M} by {r.applied_by}"
         f"{'' if r.kind == 'applied' else f', {r.kind}'}{f'  {notes[r.version]}' if r.version in notes else ''}"
         for r in status.applied
     ]
@@ -218,9 +218,9 @@ def down(
     """Reverse migrations, the newest first.
 
     \b
-    dbops migrate down                      the newest one
-    dbops migrate down --to 20250101_000001 what came after it
-    dbops migrate down 20250201_000002      one that newer ones do not depend on
+    dbops migrate down                         the newest one
+    dbops migrate down --to 20250101_000001    what came after it
+    dbops migrate down 20250201_000002         one that newer ones do not depend on
     """
     if sum(option is not None for option in (version, to, count)) > 1:
         raise click.UsageError("give one of VERSION, --to, --count")
@@ -288,8 +288,8 @@ def history(out: Output, limit: int) -> None:
         for r in runs
     ]
     lines = [
-        f"{r.finished_at:%Y-%m-%d %H:%M:%S}  {r.command:<8} {', '.join(r.versions)}  by {r.run_by} from {r.run_from}"
-        f"{f'  ({r.note})' if r.note else ''}"
+        f"{utc(r.finished_at):%Y-%m-%d %H:%M:%S}  {r.command:<8} {', '.join(r.versions)}  by {r.run_by} from {r.run_from}"
+        f"{f'  ({r.note.splitlines()[0]})' if r.note else ''}"
         for r in runs
     ]
     out.result({"runs": document}, "\n".join(lines) or "no runs")

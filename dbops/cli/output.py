@@ -61,7 +61,9 @@ class Output:
         where = self.target(url)
         if not sys.stdin.isatty():
             need = f"--confirm {wanted}" if wanted else "--yes"
-            raise ConfirmationRequired(f"{what} on {where} wants a confirmation", hint=f"give {need}; nothing was done")
+            raise ConfirmationRequired(
+                f"{what} on {where}: this needs a confirmation", hint=f"give {need}; nothing was done"
+            )
         if wanted:
             typed = click.prompt(
                 f"{what} on {where}. Type {wanted!r} to go on", err=True, default="", show_default=False
@@ -104,3 +106,8 @@ def shown_path(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def utc(moment: datetime) -> datetime:
+    """A moment as all of dbops shows it."""
+    return moment.astimezone(UTC)

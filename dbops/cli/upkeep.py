@@ -6,7 +6,7 @@ import click
 
 from dbops.cli.main import common
 from dbops.cli.migrate import CONFIRM, DRY_RUN, SCRATCH, YES, manager, pending_document, plan_document
-from dbops.cli.output import Output, shown_path
+from dbops.cli.output import Output, shown_path, utc
 
 
 @click.command()
@@ -70,7 +70,7 @@ def check(out: Output) -> int:
     Exit 3 where there is drift, 4 where nothing can be compared.
     """
     drift = manager(out).check()
-    since = f" since {drift.since:%Y-%m-%d %H:%M} UTC" if drift.since else ""
+    since = f" since {utc(drift.since):%Y-%m-%d %H:%M} UTC" if drift.since else ""
     document = {"drift": drift.text, "comparable": drift.comparable, "since": drift.since, "reason": drift.reason}
     if not drift.comparable:
         out.result(document, drift.reason)

@@ -77,10 +77,7 @@ class Adoption:
         lines = [
             f"adopt the history of {self.source.tool.name} in {self.source.qualified}: {len(self.migrations)} migrations"
         ]
-        lines += [
-            f"  {m.version} {m.name}{'  (no file here)' if m.version in self.without_file else ''}"
-            for m in self.migrations
-        ]
+        lines += [f"  {m.version} {m.name}" for m in self.migrations]
         if self.rename_to:
             lines.append(f"rename {self.source.qualified} to {self.rename_to}, its rows untouched: the name is needed")
         return "\n".join(lines)
@@ -167,7 +164,7 @@ def _match(
 
 def _without_file(version: str, script: str) -> Migration:
     path = Path(f"{version} (as recorded by another tool)")
-    return Migration(version, "", path, Script(script, path))
+    return Migration(version, "(no file)", path, Script(script, path))
 
 
 def rename(worker_conn: Connection, adoption: Adoption) -> None:

@@ -187,7 +187,7 @@ class MigrationManager(Session):
         migrations = self.plan_repair(versions)
         accepted = tuple(migration.version for migration in migrations)
         if migrations:
-            note = "\n".join(self.edit_diff(version) for version in accepted)
+            note = "\n".join(("edits accepted", *(self.edit_diff(version) for version in accepted)))
             with self._on_the_record("repair", accepted, note) as (worker, history, _):
                 accept(worker, history, migrations)
         return accepted

@@ -112,7 +112,7 @@ def _syntax_error(message: str, at: int, raw: bytes, path: Path | str, first_lin
         )
     marker = " " * (column - 1) + "^"
     return MigrationFileError(
-        f"{path}:{line}:{column}: {message}\n  {whole[:200]}\n  {marker[:200]}", hint="nothing of this file was applied"
+        f"{path}:{line}:{column}: {message}\n  {whole[:200]}\n  {marker[:200]}", hint="nothing was applied"
     )
 
 

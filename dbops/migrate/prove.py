@@ -205,11 +205,13 @@ class _Walkthrough:
         if difference.equal:
             return
         if difference.order_only:
-            note = f"{step}: only the order of columns differs"
-            if note not in self.notes:
-                self.notes.append(note)
+            self._note("only the order of columns differs after down")
             return
         raise _Failed(step, difference.text)
+
+    def _note(self, note: str) -> None:
+        if note not in self.notes:
+            self.notes.append(note)
 
     def _kept(self, rows: Mapping[str, list[str]], step: str, *, exactly: bool) -> None:
         now = self._rows()
@@ -221,7 +223,7 @@ class _Walkthrough:
         if not difference:
             return
         if self.migration.loses:
-            self.notes.append(f"{step}: rows differ, as declared: {self.migration.loses}")
+            self._note(f"rows differ after down, as declared: {self.migration.loses}")
             return
         raise _Failed(step, difference)
 

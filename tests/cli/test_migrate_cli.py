@@ -212,7 +212,7 @@ class TestDown:
         assert done.out == ""
         assert "down 20250201_000001 notes: 1 statement, in one transaction" in done.err
         name = psycopg.conninfo.conninfo_to_dict(empty_url)["dbname"]
-        assert re.search(rf"error: reverse 1 migration on {name} on \S+ wants a confirmation", done.err)
+        assert re.search(rf"error: reverse 1 migration on {name} on \S+: this needs a confirmation", done.err)
         assert "hint: give --yes; nothing was done" in done.err
         assert "notes" in tables(empty_url)
 

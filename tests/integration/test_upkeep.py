@@ -174,8 +174,8 @@ def adopted(project: Project, sql: str) -> list[str]:
 def test_adopt_dbmate(project: Project) -> None:
     project.write("20250101000001", "create table a (id int);")
     project.write("20250101000002", "create table b (id int);")
+    run_sql(project, DBMATE)
     with pytest.raises(HistoryMismatch, match="another tool") as found:
-        run_sql(project, DBMATE)
         project.manager.migrate_up()
     assert "dbops migrate adopt" in found.value.hint
     adoption = project.manager.adopt()

@@ -316,3 +316,11 @@ def test_dbmates_search_path_becomes_a_setting(tmp_path: Path) -> None:
     assert load_in(tmp_path, environ={"DATABASE_URL": url, "DBOPS_SEARCH_PATH": "x"}).search_path == "x"
     assert search_path_of("host=h options=?search_path=a") == ""
     assert search_path_of("postgresql://h/d?search_path=a%2Cb") == "a,b"
+
+
+def test_a_profile_whose_url_is_overridden_is_told(tmp_path: Path) -> None:
+    (tmp_path / "dbops.toml").write_text('[env.prod]\nurl = "postgresql://prod/app"\n')
+    settings = load(start=tmp_path, env="prod", environ={"DATABASE_URL": "postgresql://dev/app"})
+    assert settings.url == "postgresql://dev/app"
+    assert "goes before [env.prod]" in settings.notes[0]
+    assert load(start=tmp_path, env="prod", environ={}).notes == ()
