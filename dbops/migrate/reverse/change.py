@@ -23,7 +23,8 @@ def _text_removed(kind: str, name: str) -> Handler:
         if not getattr(node, name):
             part = cannot(f"{said(kind, node)}: the earlier text is not in this file")
         what, target = enum(node, "objtype"), unwrap(node.object)
-        return file.about(file.key(what, as_type(what, target)), node, part, leaf=True)
+        own = file.find(file.key(what, as_type(what, target)))
+        return Part("", f"goes with {own.label}", own) if own else part
 
     return handle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from dbops.migrate.parse import Node, deparse, new, unwrap
 from dbops.migrate.reverse.nodes import as_type, copy, enum, names, said, wrap
@@ -26,17 +27,25 @@ def granted(node: Node, file: File) -> Part:
         part = cannot(f"{said('grant_stmt', node)}: which privileges were granted is not in this file (name them)")
     if target != "ACL_TARGET_OBJECT":
         return part
-    keys = _columns_granted(node, file) or [file.key(kind, as_type(kind, unwrap(one))) for one in node.objects]
-    held = next((key for key in keys if not file.find(key)), keys[0])
-    return file.about(held, node, part, leaf=True)
+    owns = [file.find(key) for key in _objects(node, kind, file)]
+    mine = [own for own in owns if own]
+    if len(mine) < len(owns):
+        return part
+    # rights are tied to roles, and to nothing else
+    roles = frozenset(unwrap(grantee).rolename for grantee in node.grantees)
+    if any(file.tied(own, roles) for own in mine):
+        return replace(part, of=mine[0])
+    return Part("", f"goes with {mine[0].label}", mine[0])
 
 
-def _columns_granted(node: Node, file: File) -> list[Key]:
-    """The columns made by the file that a privilege is on: it is gone when they are."""
-    tables = [unwrap(one) for one in node.objects if unwrap(one).DESCRIPTOR.name == "RangeVar"]
-    columns = [name for privilege in map(unwrap, node.privileges) for name in names(privilege.cols)]
-    keys = [file.child("column", table, column) for table in tables for column in columns]
-    return [key for key in keys if key in file.things]
+def _objects(node: Node, kind: str, file: File) -> list[Key]:
+    """What the rights are on. Those on columns only are gone with them, where the file made all of the columns."""
+    tables = [unwrap(one) for one in node.objects if kind == "OBJECT_TABLE"]
+    privileges = [names(privilege.cols) for privilege in map(unwrap, node.privileges)]
+    columns = [file.child("column", table, name) for table in tables for some in privileges for name in some]
+    if all(privileges) and columns and all(key in file.things for key in columns):
+        return columns
+    return [file.key(kind, as_type(kind, unwrap(one))) for one in node.objects]
 
 
 def _granted_back(node: Node) -> Node:

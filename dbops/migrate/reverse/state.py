@@ -186,10 +186,11 @@ class File:
 
     def goes_with(self, own: Own, node: Node) -> bool:
         """Whether a change, as this statement or command makes it, goes when that thing is dropped."""
-        if own.root.exact:
-            return False
-        words = _words(node) | own.root.parents
-        return not any(order > own.order and (_ANYTHING in them or them & words) for order, them in self._touched)
+        return not own.root.exact and not self.tied(own, _words(node) | own.root.parents)
+
+    def tied(self, own: Own, words: frozenset[str]) -> bool:
+        """Whether these words name something younger than that thing."""
+        return any(order > own.order and (_ANYTHING in them or them & words) for order, them in self._touched)
 
     def about(self, key: Key, node: Node, part: Part, *, leaf: bool = False) -> Part:
         """The part of a change to `key`: nothing where it goes with what the file made. Nothing depends on a leaf."""
