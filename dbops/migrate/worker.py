@@ -214,5 +214,3 @@ def _blocker(pid: int, user: str, application: str, state: str, query: str, age:
 def is_lock_timeout(error: psycopg.Error) -> bool:
     """Whether a statement gave up waiting for a lock, or a deadlock was broken at its expense."""
     return error.sqlstate in (_LOCK_TIMEOUT, "40P01")
-
-

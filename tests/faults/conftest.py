@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import pwd
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -48,47 +46,33 @@ def unwanted(count: int, seed: str) -> set[int]:
     return set(range(count)) - set(sample(count, -(-count // 3), seed))
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 @contextmanager
 def pooler(server: Scratch, **settings: object) -> Iterator[str]:
-    """A pgbouncer in front of a server; the `host= port=` of its URLs. `settings` are its configuration's."""
+    """A pgbouncer in front of a server; the host and port for its URLs. `settings` are its configuration's."""
     host = parameters(server.url)["host"]
-    port = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="dbops-pgbouncer-"))
     values: dict[str, object] = {
-        "listen_addr": "127.0.0.1", "listen_port": port, "unix_socket_dir": "", "auth_type": "any",
-        "pool_mode": "transaction", "default_pool_size": 5, "max_client_conn": 200, "log_connections": 0,
-        "log_disconnections": 0,
+        "unix_socket_dir": folder, "listen_port": 6432, "auth_type": "any", "pool_mode": "transaction",
+        "default_pool_size": 5, "max_client_conn": 200,
     }  # fmt: skip
     lines = [f"{key} = {value}" for key, value in (values | settings).items()]
-    folder = Path(tempfile.mkdtemp(prefix="dbops-pgbouncer-"))
     config = folder / "pgbouncer.ini"
     config.write_text("\n".join(["[databases]", f"* = host={host} user=postgres", "[pgbouncer]", *lines, ""]))
     assert PGBOUNCER
     command = [PGBOUNCER, "-q", str(config)]
     if os.geteuid() == 0:  # which it refuses to run as: it becomes the one whom the server's socket lets in
-        owner = pwd.getpwuid(os.stat(host).st_uid).pw_name
-        folder.chmod(0o755)
+        owner = Path(host).owner()
+        shutil.chown(folder, owner)
         command[1:1] = ["-u", owner]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _listens(port) or process.poll() is not None)
+        wait_for(lambda: (folder / ".s.PGSQL.6432").exists() or process.poll() is not None)
         assert process.poll() is None, "pgbouncer did not start"
-        yield f"host=127.0.0.1 port={port}"
+        yield f"host={folder} port=6432"
     finally:
         process.kill()
         process.wait()
         shutil.rmtree(folder)
-
-
-def _listens(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return True
-    return False
 
 
 def through(pooler: str, direct: str) -> str:

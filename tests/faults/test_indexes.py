@@ -53,8 +53,7 @@ def test_a_build_that_fails(target: Target, name: str) -> None:
     assert target.state()["steps"] == []
 
 
-def test_left_by_an_interrupted_reindex(target: Target) -> None:
-    """Of REINDEX INDEX, TABLE and SCHEMA alike."""
+def test_reindex_of_every_kind(target: Target) -> None:
     kinds = {"index": "person_old", "table": "person", "schema": "public"}
     steps = "".join(f"reindex {kind} concurrently {name};\n" for kind, name in kinds.items())
     target.write({FIRST: MIGRATIONS[FIRST], "20250101_000002_again.sql": f"-- migrate:up\n{steps}"})

@@ -9,15 +9,12 @@ from typing import Any
 import psycopg
 import pytest
 from conftest import NO_POOLER, PGBOUNCER, pooler, through
-from tools import JOURNAL, MIGRATIONS, Target, finish, wait_for
+from tools import JOURNAL, MIGRATIONS, Target, finish, needs_the_server_here, wait_for
 
 from dbops.embedded import Scratch
 from dbops.errors import CannotConnect, DbopsError, MigrationFileError, StatementFailed, UnfitServer
 
-pytestmark = [
-    pytest.mark.fault,
-    pytest.mark.skipif(not PGBOUNCER, reason=NO_POOLER),
-]
+pytestmark = [pytest.mark.fault, pytest.mark.skipif(not PGBOUNCER, reason=NO_POOLER), needs_the_server_here]
 SIZE = 3
 
 # each would reach the record, the next file, or the next client of the pool
