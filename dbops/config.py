@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -27,14 +27,14 @@ class Settings:
     `notes` are what a person should be told of how the settings came about.
     """
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     url_source: str = "embedded"
     root: Path = Path()
     env: str = ""
     confirm: str = ""
     embedded: bool = True
     postgres_version: int = 18
-    scratch_url: str | None = None
+    scratch_url: str | None = field(default=None, repr=False)
     migrations: Path = Path("migrations/sql")
     table: str = "public.schema_migrations"
     schemas: tuple[str, ...] = ("public",)
@@ -100,6 +100,11 @@ def _positive(value: object) -> int:
     return number
 
 
+def _table(value: object) -> str:
+    name = _text(value)
+    return name if "." in name else f"public.{name}"
+
+
 def _search_path(value: object) -> str:
     return ", ".join(_names(value))
 
@@ -111,7 +116,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "postgres_version": _positive,
     "scratch_url": _url,
     "migrations": lambda value: Path(_text(value)),
-    "table": _text,
+    "table": _table,
     "schemas": _names,
     "search_path": _search_path,
     "lock_timeout": seconds,
@@ -276,4 +281,4 @@ def search_path_of(url: str) -> str:
     return unquote(pairs.get("search_path", "").strip())
 
 
-assert set(KEYS) <= {field.name for field in fields(Settings)}
+assert set(KEYS) <= {each.name for each in fields(Settings)}

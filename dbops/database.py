@@ -87,6 +87,8 @@ def connect(url: str, purpose: str, **overrides: Any) -> Connection:
     import psycopg
 
     kwargs = parameters(url) | {"application_name": f"dbops {purpose}", "prepare_threshold": None, "autocommit": True}
+    # texts of migrations are UTF-8, whatever PGCLIENTENCODING or the role's default say
+    kwargs["client_encoding"] = "UTF8"
     kwargs.setdefault("connect_timeout", os.environ.get("PGCONNECT_TIMEOUT", 10))
     try:
         return psycopg.connect(**(kwargs | overrides))
@@ -162,6 +164,24 @@ def require_bypass(conn: Connection, server: Server) -> None:
         )
 
 
+@contextmanager
+def seeing_all(conn: Connection, major: int) -> Iterator[None]:
+    """A transaction in which too few rights are an error and not fewer rows."""
+    with conn.transaction():
+        conn.execute((local_settings(endless(major) | {"row_security": "off"})).encode())
+        yield
+
+
+def endless(major: int) -> dict[str, str]:
+    """Settings under which a transaction may stay open for as long as the work takes.
+
+    A client whose machine is gone is noticed within a minute: TCP's own default is two hours.
+    """
+    values = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
+    values |= {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+    return values | ({"transaction_timeout": "0"} if major >= 17 else {})
+
+
 def local_settings(values: Mapping[str, str]) -> str:
     """`SET LOCAL` for each setting, as one text to be sent with the statement that begins a transaction."""
     from psycopg import sql
@@ -205,6 +225,9 @@ def translate(error: psycopg.Error) -> DbopsError:
             f"the connection was lost: {message.splitlines()[0] if message else 'no reason given'}",
             hint="what was committed is recorded; run the command again when the server is back",
         )
+    if state == "42501" and "row-level security" in message:
+        hint = "connect as the table's owner or as a role with BYPASSRLS: this one would see fewer rows than there are"
+        return NotAllowed(message, hint=hint)
     if state == "42501":
         return NotAllowed(message, hint="grant the right that is missing, or connect as the owner")
     if state == "25006":

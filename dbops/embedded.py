@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbops.config import Settings
-from dbops.database import connect, parameters, server_of
+from dbops.database import connect, parameters, server_of, translated
 from dbops.errors import ConfigError, EmbeddedServerError, MissingToolError
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 MAJORS = (16, 18)
 _INSTALLED = Path("/usr/lib/postgresql")
 _SCRATCH_PREFIX = "dbops-scratch-"
+# libpq fills in from PG* variables and service files what a conninfo leaves out, and its hostaddr wins over host
+_NOTHING_ELSE = "&hostaddr=&options=&channel_binding=disable"
 # a scratch server's data are gone with it: nothing need reach the disk
 _SCRATCH_SETTINGS = (
     "fsync = off",
@@ -37,7 +39,7 @@ _SCRATCH_SETTINGS = (
 
 @dataclass(frozen=True)
 class LocalServer:
-    """A project's server. `url` is empty while it does not run."""
+    """A project's server. `url` is empty while it does not run; every client understands it."""
 
     data_directory: Path
     running: bool
@@ -60,7 +62,7 @@ class Scratch:
         from psycopg import sql
 
         name = f"dbops_scratch_{os.getpid()}_{os.urandom(4).hex()}"
-        with connect(self.url, "scratch") as conn:
+        with connect(self.url, "scratch") as conn, translated():
             conn.execute(
                 sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
             )
@@ -93,7 +95,8 @@ def binaries(major: int) -> Path | None:
 def resolve(settings: Settings, told: Callable[[LocalServer], None] | None = None) -> str:
     """The URL that the settings mean; starts the project's embedded server where they name none.
 
-    `told` is called with the embedded server when it is used. Raises ConfigError where it is forbidden.
+    `told` is called with the embedded server when it is used. Raises ConfigError where it is forbidden,
+    EmbeddedServerError where it does not start or another server answers.
     """
     if settings.url is not None:
         return settings.url
@@ -106,16 +109,14 @@ def resolve(settings: Settings, told: Callable[[LocalServer], None] | None = Non
     server = start_local(settings.data_directory, settings.postgres_version)
     if told:
         told(server)
-    return server.url
+    return _only(server.url, server.data_directory)
 
 
 def local_status(data_directory: Path) -> LocalServer:
     """The state of a project's server, read from its files alone: no package is loaded, nothing is started."""
     version = _first_line(data_directory / "PG_VERSION")
-    lines = _lines(data_directory / "postmaster.pid")
-    if len(lines) < 8 or lines[7].strip() != "ready" or not _alive(int(lines[0])):
-        return LocalServer(data_directory, False, "", version)
-    return LocalServer(data_directory, True, f"postgresql://postgres@/postgres?host={lines[4].strip()}", version)
+    running = "".join(_lines(data_directory / "postmaster.pid")[7:]).strip() == "ready" and _serves(data_directory)
+    return LocalServer(data_directory, running, _url(data_directory) if running else "", version)
 
 
 def start_local(data_directory: Path, major: int) -> LocalServer:
@@ -126,9 +127,13 @@ def start_local(data_directory: Path, major: int) -> LocalServer:
     data_directory.parent.mkdir(parents=True, exist_ok=True)
     # a project folder is often a git checkout: its data must not land there
     (data_directory.parent / ".gitignore").write_text("*\n", encoding="utf-8")
+    _remove_stale_pid(data_directory)
     with _startup_errors(data_directory):
         _server(data_directory, major, cleanup=None).start()
-    return local_status(data_directory)
+        status = local_status(data_directory)
+        if not status.running:
+            raise RuntimeError(f"process {_first_line(data_directory / 'postmaster.pid')} does not serve this folder")
+    return status
 
 
 def stop_local(data_directory: Path) -> LocalServer:
@@ -168,7 +173,8 @@ def scratch(major: int | None = None, *, url: str | None = None) -> Iterator[Scr
         with _startup_errors(folder / "data"):
             _initialise(server)
             server.start()
-        yield Scratch(_url(server), found, kind, _other_version(found, major))
+        url = _only(_url(folder / "data"), folder / "data")
+        yield Scratch(url, found, kind, _other_version(found, major))
     finally:
         with suppress(Exception):
             server.cleanup()
@@ -215,8 +221,25 @@ def _initialise(server: PostgresServer) -> None:
         conf.write("\n".join(("", *_SCRATCH_SETTINGS, "")))
 
 
-def _url(server: PostgresServer) -> str:
-    return f"postgresql://postgres@/postgres?host={server.get_postmaster_info().socket_dir}"
+def _url(data_directory: Path) -> str:
+    """The URL of the server that runs there. PGPORT in its environment gave it another port than 5432."""
+    from urllib.parse import quote
+
+    port, socket = _lines(data_directory / "postmaster.pid")[3:5]
+    return f"postgresql://postgres@/postgres?host={quote(socket.strip())}&port={port.strip()}"
+
+
+def _only(url: str, data_directory: Path) -> str:
+    """The URL in words that leave the environment nothing to say. Raises EmbeddedServerError where another answers."""
+    url += _NOTHING_ELSE
+    with connect(url, "embedded") as conn, translated():
+        row = conn.execute("show data_directory").fetchone()
+    if row is None or Path(row[0]).resolve() != data_directory.resolve():
+        raise EmbeddedServerError(
+            f"another server answers for the one in {data_directory}: its data lie in {row and row[0]}",
+            hint="unset libpq's variables (PGHOSTADDR, PGSERVICE); nothing was done",
+        )
+    return url
 
 
 @contextmanager
@@ -234,16 +257,50 @@ def _startup_errors(data_directory: Path) -> Iterator[None]:
 
 
 def _remove_abandoned() -> None:
-    """Stop and remove the scratch servers of dbops processes that were killed."""
+    """Stop and remove our scratch servers whose dbops was killed. Anybody may make such names in a temp folder."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_SCRATCH_PREFIX}*-*"):
         owner = re.match(rf"{_SCRATCH_PREFIX}(\d+)-", folder.name)
-        if owner is None or _alive(int(owner[1])):
-            continue
-        lines = _lines(folder / "data" / "postmaster.pid")
-        if lines and lines[0].strip().isdigit() and _alive(int(lines[0])):
-            with suppress(OSError):
-                os.kill(int(lines[0]), 3)  # SIGQUIT: an immediate shutdown
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            if owner is None or _alive(int(owner[1])) or folder.lstat().st_uid != os.getuid():
+                continue
+            if _serves(folder / "data"):
+                os.kill(int(_first_line(folder / "data" / "postmaster.pid")), 3)  # SIGQUIT: an immediate shutdown
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale_pid(data_directory: Path) -> None:
+    """Remove the postmaster.pid of a server that crashed: PostgreSQL refuses to start while its number lives on.
+
+    It stays where a server may be behind it after all: one whose folder was moved, or was named relative to another.
+    """
+    path = data_directory / "postmaster.pid"
+    served = _served(_first_line(path))
+    if served is None or (served.is_dir() and served != data_directory.resolve()):
+        path.unlink(missing_ok=True)
+
+
+def _serves(data_directory: Path) -> bool:
+    return _served(_first_line(data_directory / "postmaster.pid")) == data_directory.resolve()
+
+
+def _served(pid: str) -> Path | None:
+    """The folder that the process serves as a PostgreSQL; None for any other: numbers are given out anew after a crash."""
+    if not pid.isdigit():
+        return None
+    if Path("/proc/self/cmdline").exists():
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        except OSError:
+            return None
+    else:
+        import subprocess
+
+        shown = subprocess.run(["ps", "-ww", "-o", "command=", "-p", pid], capture_output=True, text=True, check=False)
+        # as pg_ctl starts it: -D FOLDER -h "" -k FOLDER
+        words = re.split(r" (-D) | -\w ", shown.stdout.strip())
+    if Path(words[0]).name != "postgres" or "-D" not in words[:-1]:
+        return None
+    return Path(words[words.index("-D") + 1]).resolve()
 
 
 def _alive(pid: int) -> bool:

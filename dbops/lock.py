@@ -12,11 +12,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dbops.database import connect, local_settings, refuse_standby, server_of, translate, translated
+from dbops.database import connect, endless, local_settings, refuse_standby, server_of, translate, translated
 from dbops.errors import LockHeld
 from dbops.sql import queries
 
@@ -42,11 +41,11 @@ class Holder:
     application: str
     user: str
     host: str
-    since: datetime
+    since: str
 
     def __str__(self) -> str:
         who = f"{self.application or 'a client'} as {self.user} from {self.host}"
-        return f"{who}, server process {self.pid}, since {self.since:%H:%M:%S}"
+        return f"{who}, server process {self.pid}, since {self.since} UTC"
 
 
 class RunnerLock:
@@ -139,9 +138,3 @@ class RunnerLock:
         with suppress(Exception):
             self.conn.execute("ROLLBACK")
         self.conn.close()
-
-
-def endless(major: int) -> dict[str, str]:
-    """Settings under which a transaction may stay open for as long as the work takes."""
-    values = {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0", "lock_timeout": "0"}
-    return values | ({"transaction_timeout": "0"} if major >= 17 else {})

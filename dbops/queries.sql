@@ -15,7 +15,7 @@ select pg_catalog.pg_try_advisory_xact_lock(%(namespace)s, %(key)s), pg_catalog.
 
 -- name: lock_holder
 select a.pid, coalesce(a.application_name, ''), coalesce(a.usename::text, ''),
-       coalesce(pg_catalog.host(a.client_addr), 'this host'), coalesce(a.xact_start, a.backend_start)
+       coalesce(pg_catalog.host(a.client_addr), 'this host'), pg_catalog.to_char(coalesce(a.xact_start, a.backend_start) at time zone 'UTC', 'HH24:MI:SS')
 from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
 where l.locktype = 'advisory' and l.granted and l.objsubid = 2
   and l.classid = %(namespace)s::pg_catalog.oid and l.objid = %(key)s::pg_catalog.oid
@@ -34,7 +34,7 @@ select pg_catalog.pg_stat_clear_snapshot();
 
 -- name: blockers
 select b.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
-       pg_catalog.left(coalesce(a.query, ''), 200), pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start, a.backend_start)
+       pg_catalog.left(coalesce(a.query, ''), 200), pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.query_start, a.backend_start))
 from pg_catalog.unnest(pg_catalog.pg_blocking_pids(%(pid)s)) as b(pid)
   left join pg_catalog.pg_stat_activity a on a.pid = b.pid;
 

@@ -47,8 +47,10 @@ def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> No
     if memory is None:
         import sys
 
-        memory = sys.stdin.isatty() and click.confirm(
-            "With the memory schema (users' memories, chats, embeddings)?", err=True
+        memory = (
+            sys.stdin is not None
+            and sys.stdin.isatty()
+            and click.confirm("With the memory schema (users' memories, chats, embeddings)?", err=True)
         )
     files = plan(root, memory)
     clash = [path for path in files if path.exists() and path.name != ".gitignore"]

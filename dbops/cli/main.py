@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -121,6 +122,20 @@ def run(arguments: list[str]) -> int:
         return 1
     except OSError as error:
         return _fail(DbopsError(f"{error.filename or 'the system'}: {error.strerror or error}"), as_json)
+    except Exception as error:
+        return _fail(_unforeseen(error), as_json)
+
+
+def _unforeseen(error: Exception) -> DbopsError:
+    """An error that nobody has thought of: PostgreSQL's is told as such, ours is shown whole with DBOPS_DEBUG."""
+    if type(error).__module__.startswith("psycopg"):
+        from dbops.database import translate
+
+        return translate(error)  # type: ignore[arg-type]
+    if os.environ.get("DBOPS_DEBUG"):
+        raise error
+    hint = "this is a fault of dbops: please report it, with what DBOPS_DEBUG=1 shows"
+    return DbopsError(f"{type(error).__name__}: {error}", hint=hint)
 
 
 def _interrupt(*_: object) -> None:

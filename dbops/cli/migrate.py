@@ -8,7 +8,6 @@ import click
 
 from dbops.cli.main import Lazy, common
 from dbops.cli.output import Output, duration, shown_path, utc
-from dbops.database import redact
 from dbops.migrate import Event, Migration, MigrationManager, Outcome, Plan, Status
 
 if TYPE_CHECKING:
@@ -63,6 +62,8 @@ def show(out: Output, event: Event) -> None:
         out.warn(event.detail)
     elif out.verbose and event.what == "statement":
         out.say(f"    {event.step}/{event.steps} {' '.join(event.detail.split())[:100]}")
+    elif event.what == "notice" and (out.verbose or event.name == "WARNING"):
+        out.say(f"    {event.name}: {event.detail}")
     elif event.what in ("proving", "xray"):
         out.say(f"  {name}: {event.detail}" if event.version else event.detail)
 
@@ -118,6 +119,12 @@ def status_text(status: Status) -> str:
         for m in status.pending
     ]
     lines += [f"[~] {w.version} waiting: {w.reason}" for w in status.waiting]
+    shown = {m.version for m in status.pending}
+    lines += [
+        f"[!] {p.version} {'applied' if p.direction == 'up' else 'reversed'} half-way: {p.done} of {p.steps} steps"
+        for p in status.partial
+        if p.direction == "down" or p.version not in shown
+    ]
     lines.append(
         f"applied {len(status.applied)}, pending {len(status.pending)}"
         + (f", waiting {len(status.waiting)}" if status.waiting else "")
@@ -158,7 +165,7 @@ def act_document(act: Act) -> dict[str, Any]:
         "name": act.migration.name,
         "direction": act.direction,
         "transactional": act.program.transactional,
-        "statements": [{"sql": redact(s.sql), "line": s.line} for s in act.program.statements],
+        "statements": [{"sql": s.sql, "line": s.line} for s in act.program.statements],
     }
 
 

@@ -31,7 +31,7 @@ class Output:
     def result(self, document: dict[str, Any], text: str = "") -> None:
         """The command's data: the document with --json, else the text."""
         if self.as_json:
-            click.echo(json.dumps(document, indent=2, default=_plain, ensure_ascii=False))
+            click.echo(json.dumps(_redacted(document), indent=2, default=_plain, ensure_ascii=False))
         elif text:
             click.echo(redact(text))
 
@@ -59,7 +59,7 @@ class Output:
         if yes and not wanted:
             return
         where = self.target(url)
-        if not sys.stdin.isatty():
+        if sys.stdin is None or not sys.stdin.isatty():
             need = f"--confirm {wanted}" if wanted else "--yes"
             raise ConfirmationRequired(
                 f"{what} on {where}: this needs a confirmation", hint=f"give {need}; nothing was done"
@@ -73,6 +73,15 @@ class Output:
             agreed = click.confirm(f"{what} on {where}?", err=True)
         if not agreed:
             raise ConfirmationRequired("not confirmed", hint="nothing was done")
+
+
+def _redacted(value: Any) -> Any:
+    """The document without the passwords that migrations' own SQL may hold."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, dict):
+        return {key: _redacted(item) for key, item in value.items()}
+    return [_redacted(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _plain(value: object) -> object:

@@ -82,6 +82,7 @@ def check(out: Output) -> int:
 @click.command()
 @click.argument("versions", nargs=-1, metavar="[VERSION]...")
 @click.option("--step-done", metavar="VERSION", help="The step that a killed run began was done: go on after it.")
+@click.option("--forget-steps", metavar="VERSION", help="Give up one that stopped half-way; what its steps did stays.")
 @click.option("--step-again", metavar="VERSION", help="The step that a killed run began was not done: run it again.")
 @DRY_RUN
 @YES
@@ -92,6 +93,7 @@ def repair(
     versions: tuple[str, ...],
     step_done: str | None,
     step_again: str | None,
+    forget_steps: str | None,
     dry_run: bool,
     yes: bool,
     word: str | None,
@@ -103,6 +105,12 @@ def repair(
     dbops migrate repair 20250101_000001     accept one
     """
     library = manager(out)
+    if forget_steps:
+        if not dry_run:
+            out.confirm(f"forget the steps of {forget_steps}", library.url, yes=yes, word=word)
+            library.forget_steps(forget_steps)
+        out.result({"repaired": [forget_steps]}, f"{forget_steps}: its steps are forgotten; what they did stays")
+        return
     if step_done or step_again:
         version = str(step_done or step_again)
         if not dry_run:

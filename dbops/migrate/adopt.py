@@ -170,6 +170,7 @@ def _without_file(version: str, script: str) -> Migration:
 def rename(worker_conn: Connection, adoption: Adoption) -> None:
     """Move the foreign table out of the way, rows and all."""
     source = sql.Identifier(adoption.source.schema, adoption.source.table)
+    worker_conn.execute("set local lock_timeout = '10s'")
     worker_conn.execute(sql.SQL("alter table {} rename to {}").format(source, sql.Identifier(adoption.rename_to)))
     # its primary key keeps its index's name, which our table's would collide with
     for (name,) in worker_conn.execute(

@@ -28,6 +28,9 @@ class Runner:
 
     def __init__(self, worker: Worker, history: History, run: uuid.UUID, tell: Observer) -> None:
         self.worker, self.history, self.run, self.tell = worker, history, run, tell
+        worker.conn.add_notice_handler(
+            lambda d: tell(Event("notice", name=d.severity or "", detail=d.message_primary or ""))
+        )
 
     def perform(self, act: Act) -> float:
         """Run one act and record it; its duration in ms.
@@ -110,7 +113,8 @@ class Runner:
         settings = ""
         for step in steps:
             if step.mode is Mode.SESSION:
-                settings += step.statement.sql + ";"
+                # a comment at the end of one must not swallow the next
+                settings += step.statement.sql + "\n;\n"
                 continue
             self._one_step(act, step, known.get(step.number), settings)
         self._tell("record", act)
@@ -123,7 +127,8 @@ class Runner:
             raise HistoryMismatch(
                 f"{shown(act.migration.path)}:{step.statement.line}: step {step.number} of {act.version} was "
                 f"{known.state} by an earlier run and has been edited since",
-                hint="put the statement back, then run the command again; nothing more was done",
+                hint="put the statement back and run the command again; or give up with `dbops migrate repair "
+                f"--forget-steps {act.version}` (what its steps did stays). Nothing more was done",
             )
         if known is not None and known.state == "done":
             self._tell("resumed", act, step.number)

@@ -13,7 +13,7 @@ class Event:
     waiting (for another runner), locked, begin (of a migration), transaction (begun), statement (about to run), ran,
     record (about to be written), committed, step (its start recorded), step_done, retry (after a lock time-out),
     abandoned (waiting for a killed runner's backend), rebuilt (an invalid index was dropped), resumed, warning,
-    embedded (the embedded server is used), proving, xray.
+    embedded (the embedded server is used), proving, xray, notice (of the server; `name` is its severity).
     """
 
     what: str

@@ -132,7 +132,7 @@ class History:
         if not self.exists():
             return ()
         with translated():
-            return tuple(Record(*row) for row in self.conn.execute(self.query("applied_migrations")))
+            return tuple(Record(*row) for row in self.conn.execute(self.query("applied_migrations"), binary=True))
 
     def scripts(self, version: str) -> Scripts | None:
         """The scripts of an applied migration."""
@@ -190,7 +190,7 @@ class History:
         with translated():
             if self.conn.execute(queries("migrate")["ledger_exists"]).fetchone() != (True,):
                 return ()
-            rows = self.conn.execute(queries("migrate")["steps"], {"record_table": self.table})
+            rows = self.conn.execute(queries("migrate")["steps"], {"record_table": self.table}, binary=True)
             return tuple(StepRecord(*row) for row in rows)
 
     def runs(self, limit: int = 50) -> tuple[Run, ...]:
@@ -198,7 +198,8 @@ class History:
         with translated():
             if self.conn.execute(queries("migrate")["ledger_exists"]).fetchone() != (True,):
                 return ()
-            rows = self.conn.execute(queries("migrate")["runs"], {"record_table": self.table, "limit": limit})
+            values = {"record_table": self.table, "limit": limit}
+            rows = self.conn.execute(queries("migrate")["runs"], values, binary=True)
             return tuple(Run(*row) for row in rows)
 
     def last_schema(self) -> tuple[datetime, SchemaText] | None:
@@ -206,12 +207,20 @@ class History:
         if not self.runs(1):
             return None
         with translated():
-            row = self.conn.execute(queries("migrate")["last_schema"], {"record_table": self.table}).fetchone()
+            values = {"record_table": self.table}
+            row = self.conn.execute(queries("migrate")["last_schema"], values, binary=True).fetchone()
         if row is None or row[3] is None:
             return None
         from dbops.fingerprint import SchemaText
 
         return row[1], SchemaText.decompress(row[3], row[2])
+
+    def unrecorded_runs(self) -> dict[uuid.UUID, list[str]]:
+        """Runs that the ledger lacks, with their versions: killed between their last commit and its line there."""
+        with translated():
+            if not self.exists() or self.conn.execute(queries("migrate")["ledger_exists"]).fetchone() != (True,):
+                return {}
+            return dict(self.conn.execute(self.query("unrecorded_runs")).fetchall())
 
     def add_run(
         self,

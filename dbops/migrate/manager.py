@@ -8,9 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dbops.database import server_of, translated
-from dbops.migrate.files import Migration
+from dbops.migrate.files import Migration, read_folder
 from dbops.migrate.history import History, Run
+from dbops.migrate.kinds import program
 from dbops.migrate.plan import (
+    Act,
     Plan,
     Status,
     choose_down,
@@ -57,10 +59,12 @@ class MigrationManager(Session):
 
         Raises HistoryMismatch, LockHeld, StatementFailed, Blocked, LockLost, CannotConnect, MigrationFileError.
         """
-        self._require_folder()
         files = self.files()
         with self._reading() as (conn, history):
             before = self._status(files, conn, history)
+            unrecorded = bool(history.unrecorded_runs())
+        if unrecorded:
+            self._complete_ledger()
         if not before.pending:
             return Outcome(plan_up(before, to=to, count=count, allow_out_of_order=allow_out_of_order), (), 0.0)
 
@@ -79,7 +83,8 @@ class MigrationManager(Session):
     def _plan_down(
         self, conn: Connection, history: History, version: str | None, to: str | None, count: int | None
     ) -> Plan:
-        files = self.files()
+        # a rollback works from a checkout that lacks the files
+        files = read_folder(self.settings.migrations)
         now = self._status(files, conn, history)
         chosen = choose_down(now, version=version, to=to, count=count)
         if version is not None and now.applied and version != now.applied[-1].version:
@@ -120,9 +125,25 @@ class MigrationManager(Session):
         Raises HistoryMismatch or MigrationFileError, before anything is reversed, where they could not be applied again.
         """
         require_redoable(self.get_migration_status(), self.files(), count)
-        down = self.migrate_down(count=count, expected=expected)
-        up = self.migrate_up(to=down.versions[0]) if down.versions else down
-        return Outcome(up.plan, down.versions, down.duration_ms + up.duration_ms)
+        files = {migration.version: migration for migration in self.files()}
+
+        def plan(conn: Connection, history: History) -> Plan:
+            down = self._plan_down(conn, history, None, None, count)
+            require_expected(down, expected)
+            again = tuple(Act(files[v], "up", program(files[v].up)) for v in reversed(down.versions))
+            return Plan("redo", down.acts + again)
+
+        outcome = self._run("redo", plan)
+        half = len(outcome.plan.acts) // 2
+        return Outcome(outcome.plan, outcome.versions[:half], outcome.duration_ms)
+
+    def _complete_ledger(self) -> None:
+        """Write the ledger's lines that a killed run owes: after its last commit, before its line."""
+        with self.locked() as (worker, history), translated():
+            for run, versions in history.unrecorded_runs().items():
+                self.record_run(
+                    worker, run, "up", versions, datetime.now(UTC), "written by a later run: this one was killed"
+                )
 
     def prove(self, versions: Sequence[str] | None = None, *, pending: bool = False) -> Proof:
         """Prove all migrations, the pending ones, or those named, on a scratch server. The target is only read.
@@ -150,7 +171,6 @@ class MigrationManager(Session):
 
     def reverse(self, version: str) -> tuple[Migration, Reversal]:
         """The down part that follows from a migration's up part. Raises UsageError for an unknown version."""
-        from dbops.migrate.kinds import program
         from dbops.migrate.reverse import reverse
 
         files = {migration.version: migration for migration in self.files()}
@@ -201,6 +221,17 @@ class MigrationManager(Session):
         ) as (w, h, _):
             return settle_step(w, h, version, done=done)
 
+    def forget_steps(self, version: str) -> int:
+        """Give up a migration that stopped half-way: what its steps did stays, the record of them goes. Their number."""
+        from dbops.migrate.upkeep import forget_steps
+
+        with self._on_the_record("repair", (version,), "the steps of a run that stopped half-way were forgotten") as (
+            w,
+            h,
+            _,
+        ):
+            return forget_steps(w, h, version)
+
     def plan_baseline(self, version: str) -> tuple[Migration, ...]:
         """The migrations that a baseline at `version` would record without running them."""
         from dbops.migrate.upkeep import plan_baseline
@@ -239,7 +270,7 @@ class MigrationManager(Session):
                 history.ensure()
                 record_without_running(worker, history, adoption.migrations, "adopted", run)
             versions = [migration.version for migration in adoption.migrations]
-            self.record_run(worker, history, run, "adopt", versions, started, f"from {adoption.source.tool.name}")
+            self.record_run(worker, run, "adopt", versions, started, f"from {adoption.source.tool.name}")
         return adoption
 
     def history(self, limit: int = 50) -> tuple[Run, ...]:

@@ -113,7 +113,8 @@ class Outside:
             limit.cancel()
 
     def _rows(self, statement: str, /, **values: Any) -> list[tuple[Any, ...]]:
-        return self.worker.conn.execute(queries("migrate")[statement], values).fetchall()
+        # binary: a role's DateStyle must not matter
+        return self.worker.conn.execute(queries("migrate")[statement], values, binary=True).fetchall()
 
     def _one(self, statement: str, /, **values: Any) -> Any:
         return next(iter(self._rows(statement, **values)), None)
@@ -182,10 +183,11 @@ class Outside:
 
     def _made(self, before: list[str]) -> list[tuple[str, bool]]:
         """The index of that name, or where it has none those that are new, with whether they are valid."""
+        rows = self._listed()
         if self.what == "CREATE INDEX CONCURRENTLY" and self.node.idxname:
-            state = self._one("index_state", index=index_name(self.node))
-            return [(state[0], state[1])] if state else []
-        return [(row[0], row[2]) for row in self._listed() if row[0] not in before]
+            # among the table's own: another schema on the search_path may have an index of that name
+            return [(row[0], row[2]) for row in rows if row[1] == self.node.idxname]
+        return [(row[0], row[2]) for row in rows if row[0] not in before]
 
     def _drop_invalid(self, before: list[str]) -> None:
         for name, valid in self._made(before):
@@ -208,12 +210,6 @@ class Outside:
 def relation(node: Node) -> str:
     """A RangeVar as SQL."""
     parts = [part for part in (node.schemaname, node.relname) if part]
-    return sql.Identifier(*parts).as_string()
-
-
-def index_name(node: Node) -> str:
-    """The qualified name of the index that an IndexStmt makes: it lies in its table's schema."""
-    parts = [part for part in (node.relation.schemaname, node.idxname) if part]
     return sql.Identifier(*parts).as_string()
 
 

@@ -166,11 +166,32 @@ def plan_up(now: Status, *, to: str | None = None, count: int | None = None, all
         pending = [migration for migration in pending if migration.order <= version_order(to)]
     if count is not None:
         pending = pending[:count]
-    return Plan("up", tuple(Act(m, "up", program(m.up)) for m in pending), now.waiting)
+    plan = Plan("up", tuple(Act(m, "up", program(m.up)) for m in pending), now.waiting)
+    _refuse_rerun(plan, now)
+    return plan
+
+
+def _refuse_rerun(plan: Plan, now: Status) -> None:
+    """Steps that an earlier run did would be done again, were the file run in one transaction now."""
+    begun = {part.version for part in now.partial}
+    for act in plan.acts:
+        if act.version in begun and act.program.transactional:
+            raise HistoryMismatch(
+                f"{act.version} was begun step by step and would now run in one transaction: its file was edited",
+                hint="put it back; or take back by hand what its steps did and `dbops migrate repair "
+                f"--forget-steps {act.version}`. Nothing was applied",
+            )
 
 
 def refuse_mismatch(now: Status, allow_out_of_order: bool = False) -> None:
     """Raise HistoryMismatch where an applied file was edited in meaning or a pending one comes before an applied one."""
+    half = [part for part in now.partial if part.direction == "down"]
+    if half:
+        raise HistoryMismatch(
+            f"reversed half-way: {', '.join(part.version for part in half)}",
+            hint="`dbops migrate down VERSION` finishes it, `dbops migrate repair --forget-steps VERSION` gives it up. "
+            "Nothing was applied",
+        )
     if now.changed:
         raise HistoryMismatch(
             f"edited after it was applied: {', '.join(now.changed)}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dbops.config import Settings
 from dbops.database import connect
 from dbops.embedded import Scratch, scratch
-from dbops.errors import DbopsError, Irreversible
+from dbops.errors import DbopsError, Irreversible, NotAllowed, StatementFailed
 from dbops.fingerprint import SchemaText, compare
 from dbops.migrate.events import Event, Observer, silent
 from dbops.migrate.files import Migration, Script
@@ -85,6 +85,8 @@ def prove(
     """
     found = _Findings()
     with scratch(major, url=settings.scratch_url) as server, trial(server, settings) as base:
+        # the record's own table and schema are there before anything is compared
+        base.perform()
         if server.note:
             found.not_proven.append(Remark("*", server.note))
         extensions = available(server, [name for m in migrations for name in m.requires])
@@ -270,7 +272,7 @@ def require_independent(
                     reversed_.up(migration)
                 reversed_.down(next(m for m in migrations if m.version == version))
                 difference = compare(wanted, reversed_.schema())
-    except DbopsError as error:
+    except (StatementFailed, NotAllowed) as error:
         raise _dependent(version, error.message) from error
     if not (difference.equal or difference.order_only):
         raise _dependent(version, difference.text)

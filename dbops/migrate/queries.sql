@@ -230,3 +230,7 @@ select pg_catalog.pg_blocking_pids(%(pid)s);
 
 -- name: flush
 begin; set local synchronous_commit = on; select pg_catalog.pg_current_xact_id(); commit;
+
+-- name: unrecorded_runs
+select run, pg_catalog.array_agg(version order by applied_at) from {table}
+where kind = 'applied' and run not in (select r.run from dbops.migration_runs r) group by run;

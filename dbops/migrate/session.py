@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dbops.config import Settings, libpq_url, load, search_path_of
-from dbops.database import Server, connect, require_bypass, server_of, translated
+from dbops.database import Server, connect, require_bypass, seeing_all, server_of, translated
 from dbops.embedded import resolve
-from dbops.errors import DbopsError, MigrationFileError
+from dbops.errors import DbopsError, MigrationFileError, UsageError
 from dbops.migrate.events import Event, Observer, silent
 from dbops.migrate.files import Migration, read_folder
 from dbops.migrate.history import History
@@ -47,6 +47,8 @@ class Session:
     ) -> None:
         self.settings = settings or load()
         if url is not None:
+            if not url.strip():
+                raise UsageError("the URL is empty", hint="leave it out for the settings' own; nothing was done")
             path = self.settings.search_path or search_path_of(url)
             self.settings = replace(self.settings, url=libpq_url(url), url_source="argument", search_path=path)
         self.tell = observer
@@ -62,25 +64,23 @@ class Session:
         return self._url
 
     def files(self) -> tuple[Migration, ...]:
-        """The migrations of the folder. Raises MigrationFileError."""
+        """The migrations of the folder. Raises MigrationFileError, also where there is no folder."""
+        if not self.settings.migrations.is_dir():
+            raise MigrationFileError(
+                f"{self.settings.migrations}: there is no such folder",
+                hint="`dbops init` makes one; or set `migrations` in dbops.toml or DBOPS_MIGRATIONS. Nothing was done",
+            )
         return read_folder(self.settings.migrations)
 
     @contextmanager
     def _reading(self) -> Iterator[tuple[Connection, History]]:
-        with connect(self.url, "migrate status") as conn:
+        with connect(self.url, "migrate status") as conn, seeing_all(conn, conn.info.server_version // 10000):
             yield conn, History(conn, self.settings.table)
 
     def _status(self, files: Sequence[Migration], conn: Connection, history: History) -> Status:
         records = history.records()
         steps = history.steps() if records or files else ()
         return status(files, records, extensions=lambda names: available_extensions(conn, names), steps=steps)
-
-    def _require_folder(self) -> None:
-        if not self.settings.migrations.is_dir():
-            raise MigrationFileError(
-                f"{self.settings.migrations}: there is no such folder",
-                hint="`dbops init` makes one; or set `migrations` in dbops.toml or DBOPS_MIGRATIONS. Nothing was applied",
-            )
 
     def _run(self, command: str, plan_under_lock: Callable[[Connection, History], Plan]) -> Outcome:
         """Take the lock, make the plan under it, act, write the ledger."""
@@ -89,7 +89,8 @@ class Session:
         began, started_at = time.monotonic(), datetime.now(UTC)
         done: list[str] = []
         with self.locked() as (worker, history), translated():
-            plan = plan_under_lock(worker.conn, history)
+            with seeing_all(worker.conn, worker.server.major):
+                plan = plan_under_lock(worker.conn, history)
             if plan.acts:
                 require_bypass(worker.conn, worker.server)
             run = uuid.uuid4()
@@ -101,7 +102,7 @@ class Session:
             finally:
                 if done:
                     worker.flush()
-                    self.record_run(worker, history, run, command, done, started_at)
+                    self.record_run(worker, run, command, done, started_at)
         return Outcome(plan, tuple(done), (time.monotonic() - began) * 1000)
 
     @contextmanager
@@ -122,7 +123,7 @@ class Session:
             yield worker, history
 
     def record_run(
-        self, worker: Worker, history: History, run: uuid.UUID, command: str, versions: Sequence[str], started_at: datetime,
+        self, worker: Worker, run: uuid.UUID, command: str, versions: Sequence[str], started_at: datetime,
         note: str = "",
     ) -> None:  # fmt: skip
         """Write a run and the schema as it stands now into the ledger; without pg_dump, with a word instead."""
@@ -134,7 +135,9 @@ class Session:
             note = "; ".join(filter(None, (note, missing)))
             self.tell(Event("warning", detail=f"{missing}; `dbops migrate check` will have nothing to compare with"))
         try:
-            history.add_run(run, command, versions, started_at, note, schema)
+            # a connection of its own: the worker's may have been idle for longer than its role allows
+            with connect(self.url, "migrate") as conn:
+                History(conn, self.settings.table).add_run(run, command, versions, started_at, note, schema)
         except DbopsError as error:
             # what was applied is committed and recorded: a lost ledger line must not hide that
             self.tell(Event("warning", detail=f"the run could not be written into the ledger: {error.message}"))
@@ -165,7 +168,7 @@ class Session:
         started, run = datetime.now(UTC), uuid.uuid4()
         with self.locked() as (worker, history), translated():
             yield worker, history, run
-            self.record_run(worker, history, run, command, versions, started, note)
+            self.record_run(worker, run, command, versions, started, note)
 
 
 def available_extensions(conn: Connection, names: Collection[str]) -> set[str]:

@@ -68,7 +68,7 @@ def edited(now: Status, files: Sequence[Migration], versions: Sequence[str]) -> 
 def accept(worker: Worker, history: History, migrations: Sequence[Migration]) -> None:
     """Record the files as they are now; one transaction."""
     with worker.conn.transaction():
-        worker.send(worker.guard)
+        worker.guarded("")
         for migration in migrations:
             down = migration.down
             values = content_of(migration, tree_checksum(program(migration.up).statements))
@@ -92,6 +92,17 @@ def settle_step(worker: Worker, history: History, version: str, *, done: bool) -
     return begun.step
 
 
+def forget_steps(worker: Worker, history: History, version: str) -> int:
+    """Forget the steps of a migration that stopped half-way; their number. Raises UsageError where there are none."""
+    steps = [step for step in history.steps() if step.version == version]
+    if not steps:
+        raise UsageError(f"no steps of {version} are recorded", hint="see `dbops migrate status`; nothing was changed")
+    values = {"record_table": history.table, "version": version}
+    for direction in sorted({step.direction for step in steps}):
+        worker.guarded(history.query("steps_forgotten", direction=direction, **values).as_string())
+    return len(steps)
+
+
 def plan_baseline(files: Sequence[Migration], records: Sequence[Record], version: str) -> tuple[Migration, ...]:
     """The migrations that a baseline at `version` records without running them. Raises UsageError where a history exists."""
     require_known(version, [migration.version for migration in files])
@@ -109,7 +120,7 @@ def record_without_running(
 ) -> None:
     """Write records of a kind for migrations that the database has already; one transaction."""
     with worker.conn.transaction():
-        worker.send(worker.guard)
+        worker.guarded("")
         for migration in migrations:
             if not migration.up.sql.strip():
                 worker.conn.execute(history.query("insert_record", **unknown(migration, kind, run)))

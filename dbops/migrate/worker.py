@@ -15,9 +15,9 @@ import psycopg
 from psycopg import sql
 
 from dbops.config import Settings
-from dbops.database import connect, local_settings, refuse_standby, server_of, translated
+from dbops.database import connect, endless, local_settings, refuse_standby, server_of, translated
 from dbops.errors import LockHeld, LockLost
-from dbops.lock import INNER_NAMESPACE, RunnerLock, endless
+from dbops.lock import INNER_NAMESPACE, RunnerLock
 from dbops.sql import queries
 
 _LOCK_TIMEOUT = "55P03"
@@ -91,6 +91,9 @@ class Worker:
 
     def send(self, text: str) -> Any:
         """Run a text of one or more statements as it is; the last row of its last result, if any."""
+        if self.conn.info.parameter_status("client_encoding") != "UTF8":
+            # set by a file: it would misread what follows, the record too
+            self.conn.execute("SET client_encoding TO 'UTF8'")
         cursor = self.conn.execute(text.encode())
         while cursor.nextset():
             pass
@@ -207,7 +210,7 @@ class BlockerWatch:
 
 def _blocker(pid: int, user: str, application: str, state: str, query: str, age: Any) -> str:
     who = f"process {pid} ({user or 'unknown'}{f', {application}' if application else ''}, {state or 'state hidden'}"
-    seconds = f", for {age.total_seconds():.0f} s" if age is not None else ""
+    seconds = f", for {age:.0f} s" if age is not None else ""
     return f"{who}{seconds}){': ' + ' '.join(query.split())[:120] if query else ''}"
 
 

@@ -136,6 +136,12 @@ class TestStatus:
         assert dbops("migrate", "status", "--exit-code").code == 12
         assert dbops("migrate", "status").code == 0
 
+    def test_a_folder_that_is_not_there_is_no_empty_folder(self, project: Path, dbops: Command) -> None:
+        (project / "migrations" / "sql").rename(project / "elsewhere")
+        for verb in ("status", "plan", "lint", "prove", "up"):
+            done = dbops("migrate", verb)
+            assert (done.code, "there is no such folder" in done.err) == (2, True)
+
     def test_a_waiting_migration(self, project: Path, dbops: Command) -> None:
         path = write(project, "20250301_000001_wait", "select 1;")
         path.write_text("-- migrate:requires extension no_such_thing\n" + path.read_text())
@@ -418,6 +424,7 @@ class TestUsage:
         ],
     )
     def test_a_wrong_call(self, folder: Path, dbops: Command, arguments: list[str], message: str) -> None:
+        (folder / "migrations" / "sql").mkdir(parents=True)
         done = dbops(*arguments)
         assert done.code == 2
         assert done.out == ""
@@ -427,6 +434,7 @@ class TestUsage:
         assert (as_json.code, message in as_json.error["message"]) == (2, True)
 
     def test_nothing_named_and_the_embedded_server_forbidden(self, folder: Path, dbops: Command) -> None:
+        (folder / "migrations" / "sql").mkdir(parents=True)
         done = dbops("migrate", "status", "--no-embedded", "--json")
         assert done.code == 2
         assert "the embedded server is forbidden" in done.error["message"]

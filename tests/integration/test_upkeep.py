@@ -8,7 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dbops.errors import HistoryMismatch, Irreversible, NotAllowed, UsageError
+from dbops.errors import HistoryMismatch, Irreversible, NotAllowed, StatementFailed, UsageError
 from dbops.migrate import MigrationManager
 
 from .conftest import Project
@@ -257,7 +257,8 @@ def test_a_plain_owner_under_forced_row_security_is_told_what_is_missing(applied
     run_sql(applied, "alter table a enable row level security", "alter table a force row level security")
     run_sql(applied, "create role plain login", "grant all on schema public, dbops to plain")
     run_sql(applied, "grant all on all tables in schema public, dbops to plain")
-    run_sql(applied, "create policy everything on schema_migrations to plain using (true) with check (true)")
+    for table in ("schema_migrations", "dbops.migration_runs", "dbops.migration_steps"):
+        run_sql(applied, f"alter table {table} owner to plain")
     applied.write(3, "create table c (id int);")
     url = psycopg.conninfo.make_conninfo(str(applied.settings.url), user="plain")
     try:
@@ -266,7 +267,68 @@ def test_a_plain_owner_under_forced_row_security_is_told_what_is_missing(applied
         assert 'ALTER ROLE "plain" BYPASSRLS' in refused.value.hint
         assert run_sql(applied, "select to_regclass('c')") == [(None,)]
     finally:
-        run_sql(applied, "drop owned by plain", "drop role plain")
+        run_sql(applied, "reassign owned by plain to current_user", "drop owned by plain", "drop role plain")
+
+
+def test_a_role_that_may_select_and_no_more_gets_an_error_and_not_an_empty_history(applied: Project) -> None:
+    run_sql(applied, "create role watcher login", "grant select on schema_migrations to watcher")
+    url = psycopg.conninfo.make_conninfo(str(applied.settings.url), user="watcher")
+    try:
+        with pytest.raises(NotAllowed, match="row-level security") as refused:
+            MigrationManager(settings=replace(applied.settings, url=url)).get_migration_status()
+        assert "BYPASSRLS" in refused.value.hint
+    finally:
+        run_sql(applied, "drop owned by watcher", "drop role watcher")
+
+
+def test_redo_applies_what_it_reversed_and_nothing_else(applied: Project) -> None:
+    applied.write(4, "create table d (id int);", "drop table d;")
+    applied.manager.migrate_up()
+    applied.write(3, "create table c (id int);")
+    assert applied.manager.migrate_redo().versions == ("20250101_000004",)
+    assert run_sql(applied, "select to_regclass('c'), to_regclass('d')::text") == [(None, "d")]
+    assert applied.manager.history(1)[0].versions == ["20250101_000004", "20250101_000004"]
+
+
+def test_a_run_that_the_ledger_lacks_is_written_by_the_next(applied: Project) -> None:
+    run_sql(applied, "delete from dbops.migration_runs")
+    assert not applied.manager.check().comparable
+    assert applied.manager.migrate_up().versions == ()
+    assert applied.manager.check().comparable
+    assert "written by a later run" in applied.manager.history(1)[0].note
+
+
+def test_text_is_stored_as_written_whatever_the_clients_encoding(project: Project) -> None:
+    project.settings = replace(project.settings, url=f"{project.settings.url} client_encoding=LATIN1")
+    project.write(
+        1, "set client_encoding = 'LATIN1'; create table t (name text); insert into t values ('Müller');", "select 'ü';"
+    )
+    project.manager.migrate_up()
+    assert run_sql(project, "select length(name) from t") == [(6,)]
+    assert run_sql(project, "select down_sql from schema_migrations") == [("select 'ü';\n",)]
+
+
+def test_steps_of_one_that_is_stuck_can_be_given_up(project: Project) -> None:
+    path = project.write(1, "create table a (id int); insert into nowhere values (1);", options=" transaction:false")
+    with pytest.raises(StatementFailed, match="nowhere"):
+        project.manager.migrate_up()
+    path.write_text("-- migrate:up\ncreate table a (id int);\n")
+    with pytest.raises(HistoryMismatch, match="begun step by step"):
+        project.manager.migrate_up()
+    assert project.manager.forget_steps(ONE) == 1
+    run_sql(project, "drop table a")
+    assert project.manager.migrate_up().versions == (ONE,)
+
+
+def test_an_index_of_the_same_name_in_another_schema_does_not_hide_the_invalid_one(project: Project) -> None:
+    run_sql(project, "create schema app", "create table app.o (id int)", "create index idx on app.o (id)")
+    run_sql(project, "create table t (id int)", "insert into t values (1), (1)")
+    project.settings = replace(project.settings, search_path="app, public")
+    project.write(1, "create unique index concurrently idx on t (id);")
+    with pytest.raises(StatementFailed, match="could not create unique index"):
+        project.manager.migrate_up()
+    run_sql(project, "delete from t")
+    assert project.manager.migrate_up().versions == (ONE,)
 
 
 def test_the_memory_schema_without_pgvector_applies_the_rest_and_says_so(project: Project) -> None:
