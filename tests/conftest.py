@@ -28,9 +28,9 @@ _numbers = count()
 hypothesis.settings.register_profile("dbops", deadline=None)
 hypothesis.settings.load_profile("dbops")
 
-# nothing but DBOPS_TEST_URL may point the tests at a server
+# nothing but DBOPS_TEST_URL may point the tests at a server; DBOPS_TEST_FAULTS=whole runs all fault tests
 for _name in [n for n in os.environ if n.startswith(("PG", "DBOPS_")) or n == "DATABASE_URL"]:
-    if _name != "DBOPS_TEST_URL":
+    if not _name.startswith("DBOPS_TEST_"):
         del os.environ[_name]
 
 

@@ -438,7 +438,7 @@ class TestUsage:
         done = dbops("migrate", "status", "--no-embedded", "--json")
         assert done.code == 2
         assert "the embedded server is forbidden" in done.error["message"]
-        assert list(folder.iterdir()) == []
+        assert [path.name for path in folder.iterdir()] == ["migrations"]
 
 
 class TestServer:
