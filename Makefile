@@ -18,7 +18,7 @@ quick: .venv/installed
 
 # The fault runs whole.
 faults: .venv/installed
-	DBOPS_TEST_FAULTS=whole $(BIN)/pytest -q tests/faults
+	DBOPS_TEST_FAULTS=whole $(BIN)/pytest -n $(WORKERS) --dist worksteal -q tests/faults
 
 check: .venv/installed
 	$(BIN)/ruff check

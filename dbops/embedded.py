@@ -130,9 +130,12 @@ def start_local(data_directory: Path, major: int) -> LocalServer:
     _remove_stale_pid(data_directory)
     with _startup_errors(data_directory):
         _server(data_directory, major, cleanup=None).start()
-        status = local_status(data_directory)
-        if not status.running:
-            raise RuntimeError(f"process {_first_line(data_directory / 'postmaster.pid')} does not serve this folder")
+    status = local_status(data_directory)
+    if not status.running:  # an empty URL would be libpq's default server
+        raise EmbeddedServerError(
+            f"the server of {data_directory} runs, but not as dbops starts it: -D with this very folder",
+            hint=f"stop process {_first_line(data_directory / 'postmaster.pid')} first; nothing was done",
+        )
     return status
 
 
@@ -274,8 +277,10 @@ def _remove_stale_pid(data_directory: Path) -> None:
     It stays where a server may be behind it after all: one whose folder was moved, or was named relative to another.
     """
     path = data_directory / "postmaster.pid"
-    served = _served(_first_line(path))
-    if served is None or (served.is_dir() and served != data_directory.resolve()):
+    pid = _first_line(path)
+    served = _served(pid)
+    elsewhere = served is None or (served.is_dir() and served != data_directory.resolve())
+    if pid.isdigit() and _alive(int(pid)) and elsewhere:
         path.unlink(missing_ok=True)
 
 

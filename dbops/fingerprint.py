@@ -170,7 +170,9 @@ def connection_of(conn: Connection) -> tuple[str, dict[str, str]]:
         for option in conn.pgconn.info
         if option.val and option.val != option.compiled and option.dispchar != b"*" and option.keyword != b"service"
     }
-    environment = {key: value for key, value in os.environ.items() if key not in ("PGSERVICE", "PGSERVICEFILE")}
+    # what the conninfo leaves out is meant to be libpq's default: PGHOSTADDR would win over a host
+    known = {option.envvar.decode() for option in conn.pgconn.info if option.envvar} | {"PGSERVICE", "PGSERVICEFILE"}
+    environment = {key: value for key, value in os.environ.items() if key not in known}
     if conn.info.password:
         environment["PGPASSWORD"] = conn.info.password
     environment["PGTZ"] = "UTC"  # constants of type timestamptz are printed in the session's zone

@@ -19,7 +19,7 @@ import pytest
 from dbops import embedded
 from dbops.config import Settings
 from dbops.database import connect
-from dbops.embedded import Scratch, local_status, resolve, scratch, start_local, stop_local, with_database
+from dbops.embedded import Scratch, local_status, resolve, scratch, start_local, stop_local
 from dbops.errors import EmbeddedServerError, LockHeld, NotAllowed
 from dbops.migrate import MigrationManager
 from dbops.migrate.files import read_folder
@@ -206,8 +206,8 @@ def test_a_colleagues_role_stays_and_a_used_one_too(project: Project, shared: Sc
 def test_two_proofs_at_once_take_turns(project: Project) -> None:
     project.write(
         1,
-        "create role both; create table t (id int primary key); grant select on t to both;",
-        "drop table t; drop role both;",
+        "create role reader; create table t (id int primary key); grant select on t to reader;",
+        "drop table t; drop role reader;",
     )
     proofs: list[object] = []
 
@@ -249,8 +249,11 @@ def test_a_scratch_role_that_may_not_make_databases_is_told_so(server: Scratch) 
         conn.execute("create role poor login")
         try:
             poor = server.url.replace("postgres@", "poor@")
-            with pytest.raises(NotAllowed, match="permission denied to create database"), scratch(url=poor) as given:
-                with trial(given, Settings()):
-                    pass
+            with (
+                pytest.raises(NotAllowed, match="permission denied to create database"),
+                scratch(url=poor) as given,
+                trial(given, Settings()),
+            ):
+                pass
         finally:
             conn.execute("drop role poor")

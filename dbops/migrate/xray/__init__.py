@@ -72,6 +72,7 @@ def xray(plan: Plan, source_url: str, settings: Settings, major: int, tell: Obse
     with scratch(major, url=settings.scratch_url) as server, trial(server, settings) as copy:
         tell(Event("xray", detail="copying the target's schema"))
         copied = copy_schema(source_url, copy.url, exclude_tables=(settings.table,))
+        copy.roles_made |= {*copied.roles_made}
         sizes = relation_sizes(source_url)
         with connect(source_url, "xray") as conn:
             begun = History(conn, settings.table).steps()
@@ -90,6 +91,7 @@ def examine(
 
     What a statement of another migration fails for may be a failure before it: it is run all the same.
     """
+    copy.expect(acts)
     url, table = copy.url, copy.settings.table
     with RunnerLock(url, table, wait=copy.settings.wait) as lock, Worker(url, lock, copy.settings) as worker:
         history = History(worker.conn, table)
