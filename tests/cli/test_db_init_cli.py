@@ -150,6 +150,7 @@ class TestDb:
         assert [record["version"] for record in status.json["applied"]] == ["20250101_000001"]
 
     def test_a_named_server_is_used_without(self, folder: Path, dbops: Command, empty_url: str) -> None:
+        (folder / "migrations" / "sql").mkdir(parents=True)
         assert dbops("migrate", "status", "--url", empty_url).err == ""
         assert list(folder.iterdir()) == []
 
