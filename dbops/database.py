@@ -167,7 +167,7 @@ def require_bypass(conn: Connection, server: Server) -> None:
 @contextmanager
 def seeing_all(conn: Connection, major: int) -> Iterator[None]:
     """A transaction in which too few rights are an error and not fewer rows."""
-    with conn.transaction():
+    with translated(), conn.transaction():
         conn.execute((local_settings(endless(major) | {"row_security": "off"})).encode())
         yield
 

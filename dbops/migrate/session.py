@@ -137,6 +137,7 @@ class Session:
         try:
             # a connection of its own: the worker's may have been idle for longer than its role allows
             with connect(self.url, "migrate") as conn:
+                conn.read_only = False  # whatever the role's default is
                 History(conn, self.settings.table).add_run(run, command, versions, started_at, note, schema)
         except DbopsError as error:
             # what was applied is committed and recorded: a lost ledger line must not hide that

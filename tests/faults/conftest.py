@@ -90,7 +90,8 @@ def via(request: pytest.FixtureRequest, server: Scratch) -> Iterator[Callable[[s
         pytest.skip(NO_POOLER)
     if not parameters(server.url).get("host", "").startswith("/"):
         pytest.skip("the pooler is put in front of the embedded server only")
-    with pooler(server) as place:
+    # idle connections to the databases of earlier targets would fill the server
+    with pooler(server, server_idle_timeout=1) as place:
         yield lambda direct: through(place, direct)
 
 

@@ -41,11 +41,11 @@ def test_tried_again_until_the_blocker_ends(target: Target) -> None:
                 others[0].execute("rollback")
 
         others: list[psycopg.Connection[Any]] = []
-        target.manager(observe, lock_timeout=0.3, lock_tries=30).migrate_up()
+        target.manager(observe, lock_timeout=0.8, lock_tries=30).migrate_up()
         assert len(retries) >= 4
         assert names(retries[0], first)
         assert names(retries[3], others[0])
-    assert "20250101_000003_age.sql:2: waited 0.3 s for a lock" in retries[0]
+    assert "20250101_000003_age.sql:2: waited 0.8 s for a lock" in retries[0]
     assert target.journal() == JOURNAL
     target.left_clean()
 
@@ -54,7 +54,7 @@ def test_the_tries_come_to_an_end(target: Target) -> None:
     target.manager().migrate_up(to="20250101_000002")
     before = target.state()
     with target.transaction(READS) as somebody:
-        process = target.cli("up", "--lock-timeout", "200ms", "--json", DBOPS_LOCK_TRIES="2")
+        process = target.cli("up", "--lock-timeout", "800ms", "--json", DBOPS_LOCK_TRIES="2")
         error = finish(process, 1)["error"]
         assert error["code"] == "blocked"
         assert names(error["message"], somebody)
@@ -77,7 +77,7 @@ def test_a_step_of_a_migration_that_runs_step_by_step(target: Target) -> None:
                 retries.append(event.detail)
                 somebody.execute("rollback")
 
-        target.manager(observe, lock_timeout=0.3, lock_tries=30).migrate_up()
+        target.manager(observe, lock_timeout=0.8, lock_tries=30).migrate_up()
         assert names(retries[0], somebody)
     assert target.journal() == ["1 up", "once"]
 
@@ -85,7 +85,7 @@ def test_a_step_of_a_migration_that_runs_step_by_step(target: Target) -> None:
 def test_the_record_waits_no_longer_than_the_rest(direct: Target) -> None:
     direct.manager().migrate_up(count=1)
     with direct.transaction("lock table schema_migrations in share mode"), pytest.raises(Blocked) as caught:
-        direct.manager(lock_timeout=0.2, lock_tries=2).migrate_up()
+        direct.manager(lock_timeout=0.8, lock_tries=2).migrate_up()
     assert "lock table schema_migrations" in caught.value.message
     direct.manager().migrate_up()
     assert direct.journal() == JOURNAL
