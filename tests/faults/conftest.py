@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -59,12 +61,14 @@ def pooler(server: Scratch, **settings: object) -> Iterator[str]:
     config = folder / "pgbouncer.ini"
     config.write_text("\n".join(["[databases]", f"* = host={host} user=postgres", "[pgbouncer]", *lines, ""]))
     assert PGBOUNCER
-    command = [PGBOUNCER, "-q", str(config)]
+    owner = None
     if os.geteuid() == 0:  # which it refuses to run as: it becomes the one whom the server's socket lets in
         owner = Path(host).owner()
         shutil.chown(folder, owner)
-        command[1:1] = ["-u", owner]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [PGBOUNCER, "-q", str(config)], user=owner, cwd="/", preexec_fn=end_with_parent,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     try:
         wait_for(lambda: (folder / ".s.PGSQL.6432").exists() or process.poll() is not None)
         assert process.poll() is None, "pgbouncer did not start"
@@ -73,6 +77,12 @@ def pooler(server: Scratch, **settings: object) -> Iterator[str]:
         process.kill()
         process.wait()
         shutil.rmtree(folder)
+
+
+def end_with_parent() -> None:
+    """In a child: end when the tests are killed, where the system can do that (PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 def through(pooler: str, direct: str) -> str:
