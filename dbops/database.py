@@ -146,6 +146,17 @@ def refuse_standby(server: Server) -> None:
         )
 
 
+def primary_of(conn: Connection) -> Server:
+    """Who the server is; the connection is closed where it is a standby or does not answer. Raises UnfitServer."""
+    try:
+        server = server_of(conn)
+        refuse_standby(server)
+    except BaseException:
+        conn.close()
+        raise
+    return server
+
+
 def require_bypass(conn: Connection, server: Server) -> None:
     """Raise NotAllowed where tables are under FORCE ROW LEVEL SECURITY and the role does not see past it.
 

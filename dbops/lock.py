@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dbops.database import connect, endless, local_settings, refuse_standby, server_of, translate, translated
+from dbops.database import connect, endless, local_settings, primary_of, translate, translated
 from dbops.errors import LockHeld
 from dbops.sql import queries
 
@@ -65,12 +65,7 @@ class RunnerLock:
         # the extended protocol would leave a portal open, and with it a snapshot for CREATE INDEX CONCURRENTLY to wait on
         self.conn = connect(url, "lock", keepalives_idle=30, cursor_factory=ClientCursor)
         self.pid = self.database = 0
-        try:
-            self.server = server_of(self.conn)
-            refuse_standby(self.server)
-        except BaseException:
-            self.conn.close()
-            raise
+        self.server = primary_of(self.conn)
 
     @property
     def _names(self) -> dict[str, Any]:

@@ -124,8 +124,9 @@ class MigrationManager(Session):
 
         Raises HistoryMismatch or MigrationFileError, before anything is reversed, where they could not be applied again.
         """
-        require_redoable(self.get_migration_status(), self.files(), count)
-        files = {migration.version: migration for migration in self.files()}
+        migrations = self.files()
+        require_redoable(self.get_migration_status(), migrations, count)
+        files = {migration.version: migration for migration in migrations}
 
         def plan(conn: Connection, history: History) -> Plan:
             down = self._plan_down(conn, history, None, None, count)

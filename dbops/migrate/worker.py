@@ -15,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from dbops.config import Settings
-from dbops.database import connect, endless, local_settings, refuse_standby, server_of, translated
+from dbops.database import connect, endless, local_settings, primary_of, translated
 from dbops.errors import LockHeld, LockLost
 from dbops.lock import INNER_NAMESPACE, RunnerLock
 from dbops.sql import queries
@@ -34,12 +34,7 @@ class Worker:
         # of `conn.transaction()`: a role's defaults may be repeatable read and read-only
         self.conn.isolation_level, self.conn.read_only = psycopg.IsolationLevel.READ_COMMITTED, False
         self.lock, self.settings = lock, settings
-        try:
-            self.server = server_of(self.conn)
-            refuse_standby(self.server)
-        except BaseException:
-            self.conn.close()
-            raise
+        self.server = primary_of(self.conn)
         self.guard = lock.guard().as_string()
         self.pid = self.conn.info.backend_pid
         self.watch = BlockerWatch(lock, self)
