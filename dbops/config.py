@@ -36,6 +36,7 @@ class Settings:
     postgres_version: int = 18
     scratch_url: str | None = field(default=None, repr=False)
     migrations: Path = Path("migrations/sql")
+    policies: Path = Path("policies")
     table: str = "public.schema_migrations"
     schemas: tuple[str, ...] = ("public",)
     search_path: str = ""
@@ -116,6 +117,7 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "postgres_version": _positive,
     "scratch_url": _url,
     "migrations": lambda value: Path(_text(value)),
+    "policies": lambda value: Path(_text(value)),
     "table": _table,
     "schemas": _names,
     "search_path": _search_path,
@@ -166,7 +168,8 @@ def _finish(settings: Settings, environ: Mapping[str, str]) -> Settings:
         settings = replace(settings, url=libpq_url(settings.url), search_path=settings.search_path or path)
     if settings.scratch_url:
         settings = replace(settings, scratch_url=libpq_url(settings.scratch_url))
-    return replace(settings, migrations=settings.root / settings.migrations)
+    root = settings.root
+    return replace(settings, migrations=root / settings.migrations, policies=root / settings.policies)
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, object]:
@@ -247,8 +250,7 @@ def _apply(settings: Settings, values: Mapping[str, object], where: str, source:
             raise ConfigError(f"{where}: {reason}", hint="nothing was done; mend the value") from None
     if changes.get("url") is not None:
         changes["url_source"] = source
-    if "migrations" in changes:
-        changes["migrations"] = base / changes["migrations"]
+    changes |= {key: base / changes[key] for key in ("migrations", "policies") if key in changes}
     return replace(settings, **changes)
 
 

@@ -6,6 +6,7 @@ The message names the thing and says what happened; the hint says what was left 
     ├── UsageError                    2  a wrong option, setting, file or argument
     │   ├── ConfigError
     │   ├── MigrationFileError           a migration file that cannot be read or may not run
+    │   ├── DefinitionError              a policy definition that cannot be read or does not fit the database
     │   └── ConfirmationRequired         a destructive act without --yes and without a terminal
     ├── DifferenceFound               3  something is pending, differs, is too old or was found
     ├── NotProven                     4  a leak, or nothing was proven
@@ -62,6 +63,10 @@ class ConfigError(UsageError):
 
 class MigrationFileError(UsageError):
     code = "migration_file"
+
+
+class DefinitionError(UsageError):
+    code = "definition"
 
 
 class ConfirmationRequired(UsageError):

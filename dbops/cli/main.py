@@ -16,7 +16,7 @@ import click
 from dbops import __version__
 from dbops.errors import EXIT_CODES, DbopsError, Interrupted, UsageError
 
-GROUPS = {"db": "dbops.cli.db:command", "init": "dbops.cli.init:command", "migrate": "dbops.cli.migrate:command"}
+GROUPS = {name: f"dbops.cli.{name}:command" for name in ("db", "init", "migrate")}
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 

@@ -1,0 +1,1 @@
+"""Row level security: declared, applied as a diff, attacked."""
