@@ -64,7 +64,8 @@ def parameters(url: str) -> dict[str, Any]:
         raise UsageError(f"the database URL cannot be read: {_unquoted(str(error))}", hint=_ENCODE) from None
     host, port = str(parts.get("host") or ""), str(parts.get("port") or "")
     slash = re.match(r"[\w.+-]+://[^@/]*:[^@/]*/[^?]*@", url)
-    if slash or not re.fullmatch(r"[\d,]*", port) or ("@" in host[1:] and not host.startswith("/")):
+    several = "://" in url and url.partition("?")[0].count("@") > 1
+    if slash or several or not re.fullmatch(r"[\d,]*", port) or ("@" in host[1:] and not host.startswith("/")):
         what = "a / or @ of its password is not encoded, or its port is no number"
         raise UsageError(f"the database URL cannot be read: {what}", hint=_ENCODE)
     return parts

@@ -26,6 +26,8 @@ The message names the thing and says what happened; the hint says what was left 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "failed (a proof that failed too)",
@@ -133,3 +135,11 @@ class MissingToolError(DbopsError):
 class Interrupted(DbopsError):
     code = "interrupted"
     exit_code = 130
+
+
+def shown(path: Path) -> str:
+    """The path as messages show it: from the current folder on, where it lies below."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from dbops.cli.main import Lazy, common
-from dbops.cli.output import Output, shown_path
+from dbops.cli.output import Output
 from dbops.embedded import LocalServer, binaries, local_status, resolve, start_local, stop_local
-from dbops.errors import ConfigError, MissingToolError
+from dbops.errors import ConfigError, MissingToolError, shown
 
 
 @click.group(cls=Lazy)
@@ -36,8 +36,8 @@ def _document(server: LocalServer) -> dict[str, Any]:
 
 def _text(server: LocalServer) -> str:
     if not server.running:
-        return f"not running; its data directory is {shown_path(server.data_directory)}"
-    return f"PostgreSQL {server.server_version} runs: {server.url}\ndata in {shown_path(server.data_directory)}"
+        return f"not running; its data directory is {shown(server.data_directory)}"
+    return f"PostgreSQL {server.server_version} runs: {server.url}\ndata in {shown(server.data_directory)}"
 
 
 def _started(out: Output) -> LocalServer:

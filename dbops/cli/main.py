@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ import click
 from dbops import __version__
 from dbops.errors import EXIT_CODES, DbopsError, Interrupted, UsageError
 
-GROUPS = {name: f"dbops.cli.{name}:command" for name in ("db", "init", "migrate")}
+GROUPS = {name: f"dbops.cli.{name}:command" for name in ("db", "init", "migrate", "policy")}
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 
@@ -93,7 +94,11 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+    # a short process: the collector would walk all that was imported, over and over and once more at the end
+    gc.set_threshold(200_000, 50, 100)
+    code = run(list(sys.argv[1:] if arguments is None else arguments))
+    gc.freeze()
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

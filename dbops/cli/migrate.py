@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.main import Lazy, common
-from dbops.cli.output import Output, duration, shown_path, utc
+from dbops.cli.output import Output, duration, utc
+from dbops.errors import shown
 from dbops.migrate import Event, Migration, MigrationManager, Outcome, Plan, Status
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def fields(item: object, names: str) -> dict[str, Any]:
 
 
 def pending_document(migration: Migration) -> dict[str, Any]:
-    return {"version": migration.version, "name": migration.name, "path": shown_path(migration.path)}
+    return {"version": migration.version, "name": migration.name, "path": shown(migration.path)}
 
 
 def status_document(status: Status) -> dict[str, Any]:
@@ -279,8 +280,8 @@ def new(out: Output, name: str, dry_run: bool) -> None:
     if not dry_run:
         write_new(path, text)
     out.result(
-        {"path": shown_path(path), "version": path.name[:15]},
-        f"{'would write' if dry_run else 'wrote'} {shown_path(path)}",
+        {"path": shown(path), "version": path.name[:15]},
+        f"{'would write' if dry_run else 'wrote'} {shown(path)}",
     )
 
 

@@ -109,14 +109,6 @@ def duration(ms: float) -> str:
     return f"{ms:.0f} ms" if ms < 10_000 else f"{ms / 1000:.1f} s"
 
 
-def shown_path(path: Path) -> str:
-    """A path from the current folder on, where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
 def utc(moment: datetime) -> datetime:
     """A moment as all of dbops shows it."""
     return moment.astimezone(UTC)

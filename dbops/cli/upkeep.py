@@ -6,7 +6,8 @@ import click
 
 from dbops.cli.main import common
 from dbops.cli.migrate import CONFIRM, DRY_RUN, SCRATCH, YES, manager, pending_document, plan_document
-from dbops.cli.output import Output, shown_path, utc
+from dbops.cli.output import Output, utc
+from dbops.errors import shown
 
 
 @click.command()
@@ -56,10 +57,10 @@ def reverse(out: Output, version: str, write: bool, dry_run: bool) -> None:
         from dbops.migrate.new import append_down
 
         append_down(migration, reversal.sql)
-        out.say(f"wrote the down part into {shown_path(migration.path)}; prove it: dbops migrate prove {version}")
+        out.say(f"wrote the down part into {shown(migration.path)}; prove it: dbops migrate prove {version}")
     out.result({"version": version, "down": reversal.sql, "irreversible": stuck}, reversal.sql)
     for step in reversal.irreversible:
-        out.warn(f"{shown_path(migration.path)}:{step.line}: {step.reason}")
+        out.warn(f"{shown(migration.path)}:{step.line}: {step.reason}")
 
 
 @click.command()

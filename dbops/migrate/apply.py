@@ -10,16 +10,16 @@ from collections.abc import Callable
 import psycopg
 from psycopg import sql
 
-from dbops.database import redact, translate
-from dbops.errors import Blocked, DbopsError, HistoryMismatch, MigrationFileError, NotAllowed, StatementFailed
+from dbops.database import translate
+from dbops.errors import Blocked, HistoryMismatch, MigrationFileError, shown
 from dbops.migrate.events import Event, Observer
-from dbops.migrate.files import shown
+from dbops.migrate.failure import failed
 from dbops.migrate.history import History, StepRecord
 from dbops.migrate.kinds import Mode, Step
 from dbops.migrate.outside import Outside
 from dbops.migrate.parse import Statement, tree_checksum
 from dbops.migrate.plan import Act
-from dbops.migrate.worker import Worker, is_lock_timeout
+from dbops.migrate.worker import Worker, is_busy
 from dbops.sql import queries
 
 
@@ -52,6 +52,9 @@ class Runner:
         self.tell(Event(what, act.version, act.migration.name, step, steps, detail, duration_ms))
 
     def _in_one_transaction(self, act: Act, began: float) -> None:
+        # behind a pooler the backend is known only once the transaction is open
+        if len(act.program.statements) == 1 and not self.worker.server.pooled and self._in_one_message(act):
+            return
         self._begin(act)
         for number, statement in enumerate(act.program.statements, 1):
             self._tell("statement", act, number, statement.sql)
@@ -60,20 +63,47 @@ class Runner:
         self._tell("record", act)
         self._commit(act, self._record(act, began))
 
+    def _in_one_message(self, act: Act) -> bool:
+        """A migration of one statement with its record; False where an earlier runner's transaction is still open."""
+        worker, [statement] = self.worker, act.program.statements
+        plain = act.program.keeps_session
+        # one look at the lock, before the record, is enough for a statement that a rollback undoes wholly
+        beginning = worker.whole_beginning + ("" if plain else worker.guard)
+        restored = "" if plain else self._restored
+        # a comment at the end of a statement must not swallow what follows
+        ending = f"\n;{restored}{worker.guard}{_text((self._record(act, None),))}"
+        self._tell("transaction", act)
+        self._tell("statement", act, 1, statement.sql)
+        try:
+            with worker.watch.statement():
+                worker.fenced(beginning + statement.sql + ending)
+        except psycopg.Error as error:
+            if not is_busy(error):
+                raise failed(error, act, statement, len(beginning), worker) from error
+            worker.rollback()
+            return False
+        self._tell("ran", act, 1)
+        return True
+
     def _begin(self, act: Act) -> None:
         self.worker.begin()
         self._tell("transaction", act)
 
     def _commit(self, act: Act, *statements: sql.Composed) -> None:
         """Undo what the file set, write what is to be written with it, and commit."""
-        restored = queries("migrate")["restore_session"] + ";" + self.worker.limits
         # what is deferred (a foreign key) fails here: told with the place of the last statement
-        self._run(act, act.program.statements[-1], _text(statements), before=restored)
+        self._run(act, act.program.statements[-1], _text(statements), before=self._restored)
 
-    def _record(self, act: Act, began: float) -> sql.Composed:
+    @property
+    def _restored(self) -> str:
+        return queries("migrate")["restore_session"] + ";" + self.worker.limits
+
+    def _record(self, act: Act, began: float | None) -> sql.Composed:
+        """The statement that records an act: its duration is since `began`, or for None since the message came."""
         if act.direction == "down":
             return self.history.query("delete_record", version=act.version)
-        return self.history.insertion(act.migration, act.program, self.run, (time.monotonic() - began) * 1000)
+        duration = None if began is None else (time.monotonic() - began) * 1000
+        return self.history.insertion(act.migration, act.program, self.run, duration)
 
     def _run(self, act: Act, statement: Statement, text: str = "", before: str = "") -> None:
         """Run a statement of the file, or a text that ends its transaction."""
@@ -192,56 +222,3 @@ class Runner:
 
 def _text(statements: tuple[sql.Composed, ...]) -> str:
     return "".join(f"{statement.as_string()};" for statement in statements) + "COMMIT"
-
-
-def failed(error: psycopg.Error, act: Act, statement: Statement, offset: int | None, worker: Worker) -> DbopsError:
-    """The error of a migration's own statement, with its place in the file and what was left untouched.
-
-    `offset` is how much was sent in front of it; None where what failed was not the statement itself.
-    """
-    if worker.conn.broken or worker.conn.closed or not error.sqlstate:
-        return translate(error)
-    if is_lock_timeout(error):
-        blocker = worker.watch.seen or "no longer to be seen"
-        waited = f"waited {worker.settings.lock_timeout:g} s for a lock" if error.sqlstate == "55P03" else "a deadlock"
-        return Blocked(
-            f"{shown(act.migration.path)}:{statement.line}: {waited}; blocked by {blocker}",
-            hint="end that transaction (pg_terminate_backend) or wait for it, then run the command again; "
-            f"{act.version} {_kept(act)}",
-        )
-    kind = NotAllowed if error.sqlstate == "42501" else StatementFailed
-    return kind(_message(error, act, statement, offset), hint=_hint(error, act))
-
-
-def _message(error: psycopg.Error, act: Act, statement: Statement, offset: int | None) -> str:
-    diag = error.diag
-    path = shown(act.migration.path)
-    lines = statement.sql.splitlines() or [""]
-    line, column, text = statement.line, 0, lines[0]
-    position = -1 if offset is None else int(diag.statement_position or 0) - 1 - offset
-    if 0 <= position <= len(statement.sql):
-        head = statement.sql[:position]
-        line += head.count("\n")
-        column = position - (head.rfind("\n") + 1) + 1
-        text = lines[min(head.count("\n"), len(lines) - 1)]
-    place = f"{path}:{line}:{column}" if column else f"{path}:{line}"
-    pointer = [f"  {' ' * (column - 1)}^"] if column and column < 200 else []
-    details = [f"  {part}" for part in (diag.message_detail, diag.context) if part]
-    message = [f"{place}: {diag.message_primary} ({error.sqlstate})", f"  {text[:200]}", *pointer, *details]
-    return redact("\n".join(message))
-
-
-def _hint(error: psycopg.Error, act: Act) -> str:
-    if error.sqlstate == "25001":
-        own = f"write `-- migrate:{act.direction} transaction:false`: this statement must run outside a transaction. "
-    elif error.sqlstate == "42501":
-        own = "connect as the owner, or grant the right that is missing. "
-    else:
-        own = f"{error.diag.message_hint} " if error.diag.message_hint else ""
-    return f"{own}{act.version} {_kept(act)}; what was applied before stays recorded"
-
-
-def _kept(act: Act) -> str:
-    if act.program.transactional:
-        return "was rolled back"
-    return f"stopped at this statement; `{act.direction}` resumes there"

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dbops.errors import MigrationFileError
+from dbops.errors import MigrationFileError, shown
 
 _FILE = re.compile(
     r"^(?:V(?P<flyway>\d+(?:[._]\d+)*)__|(?P<version>\d{8}_\d{6}|\d+)[_-])(?P<name>.+?)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$",
@@ -140,14 +140,6 @@ def _duplicate(version: str, path: Path, other: Path) -> MigrationFileError:
         f"duplicate version {version}: {shown(other)} and {shown(path)}",
         hint="give the newer one a version of its own; nothing was applied",
     )
-
-
-def shown(path: Path) -> str:
-    """The path as messages show it: from the current folder on, where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def _read_text(path: Path) -> str:

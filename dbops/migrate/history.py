@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dbops.fingerprint import SchemaText
     from dbops.migrate.kinds import Program
 
+_SINCE_MESSAGE = sql.SQL(queries("migrate")["since_message"])
 OWN_COLUMNS = {"version", "checksum", "tree_checksum", "up_sql", "down_sql"}
 
 
@@ -104,7 +106,7 @@ class History:
 
     def query(self, statement: str, /, **values: Any) -> sql.Composed:
         """A statement of this room with the table and literals filled in, to be sent as it is."""
-        literals: dict[str, sql.Composable] = {key: sql.Literal(value) for key, value in values.items()}
+        literals = {key: v if isinstance(v, sql.Composable) else sql.Literal(v) for key, v in values.items()}
         return sql.SQL(queries("migrate")[statement]).format(table=self.identifier, **literals)
 
     def columns(self) -> set[str] | None:
@@ -168,16 +170,16 @@ class History:
             self.conn.execute(sql.SQL("alter table {} enable row level security").format(table))
 
     def insertion(
-        self, migration: Migration, program: Program, run: uuid.UUID, duration_ms: float, kind: str = "applied"
+        self, migration: Migration, program: Program, run: uuid.UUID, duration_ms: float | None, kind: str = "applied"
     ) -> sql.Composed:
-        """The statement that records a migration."""
+        """The statement that records a migration; without a duration the server says how long the message took."""
         from dbops.migrate.parse import tree_checksum
 
         down = migration.down
         return self.query(
             "insert_record",
             **content_of(migration, tree_checksum(program.statements)),
-            duration_ms=round(duration_ms, 3),
+            duration_ms=_SINCE_MESSAGE if duration_ms is None else round(duration_ms, 3),
             applied_from=host(),
             dbops_version=__version__,
             kind=kind,
@@ -263,6 +265,7 @@ def content_of(migration: Migration, tree_checksum: str) -> dict[str, Any]:
     }
 
 
+@cache
 def host() -> str:
     """The name of this machine, for the record."""
     return socket.gethostname()

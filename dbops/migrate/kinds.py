@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from dbops.errors import MigrationFileError
-from dbops.migrate.files import Script, shown
+from dbops.errors import MigrationFileError, shown
+from dbops.migrate.files import Script
 from dbops.migrate.parse import Node, Statement, parse, unwrap, walk
 
+_KEEPS_SESSION = {"create_stmt", "comment_stmt", "create_enum_stmt", "create_policy_stmt", "rename_stmt"}
 _REINDEX_OBJECT = {1: "INDEX", 2: "TABLE", 3: "SCHEMA", 4: "SYSTEM", 5: "DATABASE"}
 
 
@@ -41,9 +42,18 @@ class Program:
     reason: str = ""
 
     @property
+    def keeps_session(self) -> bool:
+        """Whether it is sure to leave settings, role and search_path as they are: it calls no function of anybody's."""
+        return all(s.kind in _KEEPS_SESSION and not _is_temporary(s) for s in self.statements)
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """The statements with their modes, for a program that is run step by step."""
         return tuple(Step(n, s, _mode(s, self.reason)) for n, s in enumerate(self.statements, 1))
+
+
+def _is_temporary(statement: Statement) -> bool:
+    return statement.kind == "create_stmt" and statement.node.relation.relpersistence == "t"
 
 
 def program(script: Script) -> Program:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from dbops.errors import DbopsError, HistoryMismatch, LockHeld, StatementFailed
-from dbops.migrate.files import shown
+from dbops.errors import DbopsError, HistoryMismatch, LockHeld, StatementFailed, shown
+from dbops.migrate.failure import failed
 from dbops.migrate.history import StepRecord
 from dbops.migrate.kinds import Step, names, outside_reason
 from dbops.migrate.parse import Node, unwrap
@@ -85,8 +85,6 @@ class Outside:
         return True
 
     def _gave_up(self, error: psycopg.Error, before: list[str]) -> DbopsError:
-        from dbops.migrate.apply import failed
-
         problem = failed(error, self.act, self.step.statement, len(self.marker) + 1, self.worker)
         if not self.worker.conn.broken and not is_lock_timeout(error):
             self._clean_up(before)

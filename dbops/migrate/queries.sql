@@ -76,6 +76,9 @@ select up_sql, down_sql, down_transaction, loses from {table} where version = {v
 insert into {table} (version, name, checksum, tree_checksum, duration_ms, applied_from, dbops_version, kind, run, up_sql, down_sql, down_transaction, loses)
 values ({version}, {name}, {checksum}, {tree_checksum}, {duration_ms}, {applied_from}, {dbops_version}, {kind}, {run}::pg_catalog.uuid, {up_sql}, {down_sql}, {down_transaction}, {loses});
 
+-- name: since_message
+pg_catalog.round((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)::pg_catalog.numeric, 3);
+
 -- name: delete_record
 delete from {table} where version = {version} returning 1;
 
@@ -130,6 +133,10 @@ rollback; deallocate all; select pg_catalog.pg_advisory_unlock_all();
 
 -- name: inner_lock
 select pg_catalog.pg_try_advisory_xact_lock({namespace}, {key}), pg_catalog.pg_backend_pid();
+
+-- name: inner_lock_or_error
+select case when pg_catalog.pg_try_advisory_xact_lock({namespace}, {key}) then 1
+  else pg_catalog.concat('dbops: an earlier transaction is open')::pg_catalog.int4 end;
 
 -- name: restore_session
 reset all; reset session authorization; reset role; close all; deallocate all; unlisten *; discard temp;

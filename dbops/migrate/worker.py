@@ -20,6 +20,7 @@ from dbops.errors import LockHeld, LockLost
 from dbops.lock import INNER_NAMESPACE, RunnerLock
 from dbops.sql import queries
 
+Cursor = psycopg.Cursor[tuple[Any, ...]]
 _LOCK_TIMEOUT = "55P03"
 
 
@@ -74,9 +75,17 @@ class Worker:
 
     @cached_property
     def _inner_lock(self) -> str:
+        return self._locking("inner_lock")
+
+    def _locking(self, query: str) -> str:
         names = {"namespace": INNER_NAMESPACE, "key": self.lock.key}
         literals = {name: sql.Literal(value) for name, value in names.items()}
-        return sql.SQL(queries("migrate")["inner_lock"]).format(**literals).as_string()
+        return sql.SQL(queries("migrate")[query]).format(**literals).as_string()
+
+    @cached_property
+    def whole_beginning(self) -> str:
+        """How a message begins that holds a whole transaction: it fails (`is_busy`) where a predecessor's lives on."""
+        return self._beginning + self._locking("inner_lock_or_error") + ";"
 
     def set_search_path(self) -> str:
         """`SET search_path` as configured (a list of names, unlike other settings), or nothing."""
@@ -84,15 +93,12 @@ class Worker:
         parts = [sql.Identifier(name.strip().strip('"')) for name in path.split(",") if name.strip()]
         return sql.SQL("SET LOCAL search_path = {};").format(sql.SQL(", ").join(parts)).as_string() if parts else ""
 
-    def send(self, text: str) -> Any:
-        """Run a text of one or more statements as it is; the last row of its last result, if any."""
+    def send(self, text: str) -> Cursor:
+        """Run a text of one or more statements as it is; the cursor stands at the first result."""
         if self.conn.info.parameter_status("client_encoding") != "UTF8":
             # set by a file: it would misread what follows, the record too
             self.conn.execute("SET client_encoding TO 'UTF8'")
-        cursor = self.conn.execute(text.encode())
-        while cursor.nextset():
-            pass
-        return cursor.fetchone() if cursor.description else None
+        return self.conn.execute(text.encode())
 
     def begin(self) -> None:
         """Begin a transaction under the inner lock; what follows in it is guarded.
@@ -101,7 +107,10 @@ class Worker:
         """
         end = time.monotonic() + max(self.settings.wait, 10.0)
         while True:
-            held, self.pid = self.send(self._beginning + self._inner_lock)
+            cursor = self.send(self._beginning + self._inner_lock)
+            while cursor.nextset():
+                pass
+            held, self.pid = cursor.fetchone() or (False, self.pid)
             if held:
                 return
             self.rollback()
@@ -112,10 +121,14 @@ class Worker:
                 )
             time.sleep(random.uniform(0.05, 0.2))
 
-    def guarded(self, text: str, before: str = "") -> Any:
+    def guarded(self, text: str, before: str = "") -> None:
         """Run a text only if the runner lock is still held. Raises LockLost where it is not."""
+        self.fenced(before + self.guard + text)
+
+    def fenced(self, text: str) -> None:
+        """Run a text with guards in it. Raises LockLost where one of them found the lock gone."""
         try:
-            return self.send(before + self.guard + text)
+            self.send(text)
         except psycopg.errors.InvalidTextRepresentation as error:
             if "dbops: the runner lock was lost" not in str(error):
                 raise
@@ -207,6 +220,11 @@ def _blocker(pid: int, user: str, application: str, state: str, query: str, age:
     who = f"process {pid} ({user or 'unknown'}{f', {application}' if application else ''}, {state or 'state hidden'}"
     seconds = f", for {age:.0f} s" if age is not None else ""
     return f"{who}{seconds}){': ' + ' '.join(query.split())[:120] if query else ''}"
+
+
+def is_busy(error: psycopg.Error) -> bool:
+    """Whether a whole transaction was not begun, since an earlier runner's is still open."""
+    return error.sqlstate == "22P02" and "dbops: an earlier transaction is open" in str(error)
 
 
 def is_lock_timeout(error: psycopg.Error) -> bool:

@@ -124,6 +124,7 @@ class Catalog:
     roles: Mapping[str, Role] = field(default_factory=dict)
     verbatim: Mapping[str, str] = field(default_factory=dict)  # file name -> checksum as last applied
     verbatim_policies: frozenset[tuple[Name, str]] = frozenset()  # made by those files
+    recorded: Mapping[str, tuple[Policy, ...]] = field(default_factory=dict)  # by file name, as it left them
 
     @property
     def major(self) -> int:

@@ -555,7 +555,7 @@ def _grant(conn: Any, role: str) -> None:
 
 def test_ctrl_c_ends_with_130(project: Path, dbops: Command, empty_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_: object, event: Event) -> None:
-        if (event.what, event.version) == ("ran", VERSIONS[2]):
+        if (event.what, event.version) == ("statement", VERSIONS[2]):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(migrate_cli, "show", interrupt)

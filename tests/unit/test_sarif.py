@@ -9,7 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dbops.migrate.lint import RULES, Finding, to_sarif
+from dbops.cli.sarif import to_sarif
+from dbops.migrate.lint import RULES, Finding
 
 pytestmark = pytest.mark.quick
 
@@ -100,13 +101,13 @@ def one(rule: str = "data-lost", line: int = 3, path: Path = Path("sql/a b.sql")
 
 
 def document(*findings: Finding, root: Path | None = None) -> dict[str, Any]:
-    made = json.loads(json.dumps(to_sarif(findings, root)))
+    made = json.loads(json.dumps(to_sarif(findings, RULES, root)))
     jsonschema.validate(made, SCHEMA, cls=jsonschema.Draft7Validator)
     return made["runs"][0]  # type: ignore[no-any-return]
 
 
 def test_the_schema_refuses_a_wrong_document() -> None:
-    wrong = to_sarif([one()])
+    wrong = to_sarif([one()], RULES)
     wrong["runs"][0]["results"][0]["level"] = "info"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(wrong, SCHEMA)

@@ -11,12 +11,11 @@ from dataclasses import replace
 from dbops.migrate.files import Migration
 from dbops.migrate.lint import concurrency, pgvector, reversibility, security
 from dbops.migrate.lint.model import RULES, SEVERITIES, File, Finding, Rule, Severity, finding, read
-from dbops.migrate.lint.sarif import to_sarif
 from dbops.migrate.lint.source import line_in_file
 from dbops.migrate.lint.squawk import Result, look
 from dbops.migrate.lint.suppress import suppressed
 
-__all__ = ["RULES", "SEVERITIES", "Finding", "Rule", "Severity", "lint", "to_sarif"]
+__all__ = ["RULES", "SEVERITIES", "Finding", "Rule", "Severity", "lint"]
 
 # importing a module of rules registers them
 _MODULES = (pgvector, security, concurrency, reversibility)

@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from dbops.migrate.files import Migration, Script, shown
+from dbops.errors import shown
+from dbops.migrate.files import Migration, Script
 from dbops.migrate.kinds import Program, program
 from dbops.migrate.lint.tree import Tables, created_tables
 from dbops.migrate.parse import Statement, parse

@@ -1,0 +1,96 @@
+"""Noninterference: what an actor gets of a view or function must not change when the rows that he may not see are taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from psycopg import sql
+
+from dbops.policy.attack.actors import Actor
+from dbops.policy.attack.assault import Attacker, Found
+from dbops.policy.attack.attempts import text
+from dbops.policy.attack.oracle import relation
+from dbops.policy.attack.result import Leak
+from dbops.policy.attack.runner import run, script
+from dbops.policy.attack.target import Attempt, Outcome, Place, Shot
+
+# an attempt's judge may tell what was read as well as judge it
+TOLD = "SELECT $2"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A statement by an actor, with all rows and without those that he may not see in `hidden`."""
+
+    actor: Actor
+    via: str
+    verb: str
+    statement: str
+    hidden: tuple[Place, ...]
+    after: tuple[str, ...] = ()  # refreshes what was computed from the rows
+
+
+def removal(attacker: Attacker, actor: Actor, places: Iterable[Place]) -> tuple[str, ...]:
+    """Take away all rows that the definitions hide from the actor."""
+    gone = [
+        sql.SQL("DELETE FROM {} AS {} WHERE NOT {}").format(
+            relation(place.name), sql.Identifier(place.name.name), attacker.allows(place, actor)("select")
+        )
+        for place in places
+    ]
+    replica = "SET LOCAL session_replication_role = "
+    return (f"{replica}replica", *map(text, gone), f"{replica}origin")
+
+
+def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, list[Outcome]]:
+    """Leaks where the rows that are hidden show; and what each reading gave with all rows there."""
+    plain = [_shot(reading, ()) for reading in readings]
+    without_them = [
+        _shot(reading, (*removal(attacker, reading.actor, reading.hidden), *reading.after)) for reading in readings
+    ]
+    outcomes = run(attacker.conn, [*plain, *without_them, *plain])
+    size = len(readings)
+    first, gone, again = outcomes[:size], outcomes[size : 2 * size], outcomes[2 * size :]
+    leaks = []
+    for reading, shot, one, other, same in zip(readings, plain, first, gone, again, strict=True):
+        steady = (one.state, one.found) == (same.state, same.found)
+        if steady and one.worked and (one.found, one.state) != (other.found, other.state):
+            place = _culprit(attacker, reading, one)
+            leaks.append(_leak(reading, place, shot, "what it shows changes when the rows of others are taken away"))
+        elif not steady and one.worked and (told := _names(reading, one.found or "")):
+            leaks.append(_leak(reading, told[0], shot, f"it shows {told[1]}, of a row of others"))
+    ends = tuple((outcome.state, outcome.found) for outcome in outcomes[: 2 * size])
+    tried = frozenset((str(r.hidden[0].name), r.verb, r.actor.name) for r in readings if r.hidden)
+    return Found(len(plain) + len(without_them), tuple(leaks), (), tried, frozenset(), ends), list(first)
+
+
+def _leak(reading: Reading, place: Place, shot: Shot, what: str) -> Leak:
+    return Leak(str(place.name), reading.actor.name, reading.verb, reading.via, what, script(shot))
+
+
+def _shot(reading: Reading, prepare: tuple[str, ...]) -> Shot:
+    # `rows` only says that the statement returns something to be read
+    return Shot(reading.actor, Attempt(reading.verb, reading.via, reading.statement, "rows", prepare), TOLD)
+
+
+def _culprit(attacker: Attacker, reading: Reading, one: Outcome) -> Place:
+    """The table whose rows show."""
+    prepared = [
+        _shot(reading, (*removal(attacker, reading.actor, [place]), *reading.after)) for place in reading.hidden
+    ]
+    outcomes = run(attacker.conn, prepared)
+    changed = (p for p, o in zip(reading.hidden, outcomes, strict=True) if (o.found, o.state) != (one.found, one.state))
+    return next(changed, reading.hidden[0])
+
+
+def _names(reading: Reading, told: str) -> tuple[Place, str] | None:
+    """A long value of a row that is not the actor's, in what was read."""
+    for place in reading.hidden:
+        for row in place.rows:
+            if reading.actor.identity in row.values.values():
+                continue
+            found = next((v for v in row.values.values() if v and len(v) >= 16 and v in told), None)
+            if found is not None:
+                return place, found
+    return None

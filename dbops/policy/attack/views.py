@@ -1,0 +1,126 @@
+"""Views and materialized views: read by interference, written through like tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from psycopg import sql
+
+from dbops.policy.attack.actors import Actor
+from dbops.policy.attack.assault import Attacker, Found
+from dbops.policy.attack.attempts import text, without
+from dbops.policy.attack.bouts import Plan
+from dbops.policy.attack.interference import TOLD, Reading, compare
+from dbops.policy.attack.judge import judge, never
+from dbops.policy.attack.oracle import relation
+from dbops.policy.attack.result import Leak, Vacuous
+from dbops.policy.attack.runner import SQL, kept, run, script
+from dbops.policy.attack.target import Attempt, Place, Row, Shot
+from dbops.policy.model import Name
+from dbops.policy.state import View
+
+
+def views(attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place]) -> tuple[Found, list[str]]:
+    """Every view that users or visitors may read or write, over tables that are attacked or that no rule opens."""
+    found = Found()
+    notes: list[str] = []
+    for name, view in sorted(attacker.catalog.views.items()):
+        hidden = tuple(places[table] for table in view.reads if table in places)
+        privileges = attacker.reach.get(name, {})
+        if not hidden or not any(privileges.values()):
+            continue
+        readings = [
+            Reading(actor, f"view {name}", "select", statement, hidden, _refresh(view))
+            for actor in _actors(attacker, plans, view.reads)
+            if "SELECT" in privileges.get(actor.role, ())
+            for statement in _whole(name)
+        ]
+        part, _ = compare(attacker, readings)
+        part += _written(attacker, plans, view, hidden)
+        if name in attacker.definitions.definer_views:
+            why = attacker.definitions.definer_views[name]
+            notes += [f"view {name} keeps its owner's rights ({why}): {leak.what}" for leak in part.leaks[:1]]
+            part = replace(part, leaks=())
+        elif readings and not part.leaks and not _shows_anything(attacker, plans, readings, view):
+            part += Found(
+                vacuous=(Vacuous(str(hidden[0].name), "", f"view {name} shows no row of anyone: nothing is proven"),)
+            )
+        found += part
+    return found, notes
+
+
+def _refresh(view: View) -> tuple[str, ...]:
+    return (text(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(relation(view.name))),) if view.materialized else ()
+
+
+def _whole(name: Name) -> tuple[str, str]:
+    rows = sql.SQL("SELECT coalesce(pg_catalog.string_agg(x::text, E'\\n' ORDER BY x::text), '') FROM {} AS x")
+    count = sql.SQL("SELECT pg_catalog.count(*) FROM {}")
+    return text(rows.format(relation(name))), text(count.format(relation(name)))
+
+
+def _actors(attacker: Attacker, plans: Mapping[Name, Plan], tables: Iterable[Name]) -> list[Actor]:
+    """One user and the intruders of each table's bouts, each once."""
+    bouts = [bout for table in tables if table in plans for bout in plans[table].bouts if not bout.before]
+    if not bouts:
+        bouts = [bout for plan in list(plans.values())[:1] for bout in plan.bouts if not bout.before]
+    return list({(bout.actor.name, bout.actor.settings): bout.actor for bout in bouts}.values())
+
+
+def _shows_anything(attacker: Attacker, plans: Mapping[Name, Plan], readings: Sequence[Reading], view: View) -> bool:
+    """Whether rows show in the view at all: to a superuser, as whoever he says he is."""
+    statement = readings[0].statement
+    actors = [reading.actor for reading in readings]
+    shots = [
+        Shot(replace(actor, role="none"), Attempt("select", view.name.name, statement, "rows"), TOLD)
+        for actor in actors
+    ]
+    return any(outcome.worked and outcome.found for outcome in run(attacker.conn, shots))
+
+
+def _written(attacker: Attacker, plans: Mapping[Name, Plan], view: View, hidden: Sequence[Place]) -> Found:
+    """INSERT, UPDATE and DELETE through the view, judged by the tables' rows."""
+    columns = [row[1] for row in attacker.conn.execute(SQL["columns"], {"relations": [view.oid]})]
+    shots: list[tuple[Place, Shot, Shot]] = []
+    for place in hidden:
+        for bout in plans[place.name].bouts if place.name in plans else ():
+            if bout.before or bout.pair.relation != place.name:
+                continue
+            for attempt in _writes(view.name, place, columns, bout.pair.victim):
+                if attempt.verb.upper() not in attacker.reach.get(view.name, {}).get(bout.actor.role, ()):
+                    continue
+                left = kept(place) if attempt.prepare else None
+                probe = Shot(
+                    bout.actor, attempt, judge(place, place.name, attempt, attacker.allows(place, bout.actor)), left
+                )
+                control = Shot(None, attempt, judge(place, place.name, attempt, never), left)
+                shots.append((place, probe, control))
+    outcomes = run(attacker.conn, [shot for _, probe, control in shots for shot in (probe, control)])
+    leaks: dict[tuple[str, str, str], Leak] = {}
+    for (place, probe, _), got, could in zip(shots, outcomes[::2], outcomes[1::2], strict=True):
+        if got.found is not None and could.found is not None:
+            assert probe.actor is not None
+            leak = Leak(
+                str(place.name), probe.actor.name, probe.attempt.verb, f"view {view.name}", got.found, script(probe)
+            )
+            leaks.setdefault((leak.table, leak.actor, leak.verb), leak)
+    return Found(len(shots), tuple(leaks.values()))
+
+
+def _writes(view: Name, place: Place, columns: Sequence[str], victim: Row) -> Iterator[Attempt]:
+    common = [column for column in columns if column in place.writable]
+    plain = [column for column in common if column not in (*place.scope, *place.key)]
+    if not common:
+        return
+    values = sql.SQL(", ").join(sql.Literal(victim.values[column]) for column in common)
+    insert = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+        relation(view), sql.SQL(", ").join(map(sql.Identifier, common)), values
+    )
+    yield Attempt("insert", "as the victim", text(insert), prepare=without(place, victim), writes=("insert",))
+    for column in plain[:1]:
+        update = sql.SQL("UPDATE {} SET {} = {}").format(
+            relation(view), sql.Identifier(column), sql.Literal(victim.values[column])
+        )
+        yield Attempt("update", "every row", text(update), writes=("update",))
+    yield Attempt("delete", "every row", text(sql.SQL("DELETE FROM {}").format(relation(view))), writes=("delete",))

@@ -1,0 +1,243 @@
+"""`PolicyManager`: the verbs of row level security on one database."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dbops.config import Settings, libpq_url, load, search_path_of
+from dbops.database import connect, translated
+from dbops.embedded import resolve
+from dbops.errors import UsageError
+from dbops.policy.apply import Applied, Applier, Planned, Tell, silent
+from dbops.policy.catalog import load_catalog
+from dbops.policy.explain import Explanation, explain
+from dbops.policy.export import export, find_table
+from dbops.policy.model import HELPERS, PREFIX, Definitions, Name
+from dbops.policy.plan import Plan, create, held
+from dbops.policy.printed import without_table
+from dbops.policy.read import read_definitions
+from dbops.policy.state import Catalog, Policy
+
+# in the class, `list` is its method
+Paths = list[Path]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A policy of the database and who made it: dbops, definition, `file NAME`, or other."""
+
+    policy: Policy
+    made_by: str
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How the database differs from the definitions: a unified diff (empty for none) and the plan that ends it."""
+
+    text: str
+    comparable: bool
+    plan: Plan
+
+
+class PolicyManager:
+    """The policies of one database, and the definitions in the settings' folder `policies`.
+
+    `url` is any PostgreSQL URL or conninfo; None takes the settings' (environment, dbops.toml, the embedded server).
+    `tell` is called with a sentence while something is waited for.
+    """
+
+    def __init__(self, url: str | None = None, *, settings: Settings | None = None, tell: Tell = silent) -> None:
+        self.settings = settings or load()
+        if url is not None:
+            if not url.strip():
+                raise UsageError("the URL is empty", hint="leave it out for the settings' own; nothing was done")
+            path = self.settings.search_path or search_path_of(url)
+            self.settings = replace(self.settings, url=libpq_url(url), url_source="argument", search_path=path)
+        self.tell = tell
+        self._url: str | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL in use; the embedded server is started where no other is named."""
+        if self._url is None:
+            self._url = resolve(self.settings, lambda server: self.tell(f"embedded server in {server.data_directory}"))
+        return self._url
+
+    def definitions(self) -> Definitions:
+        """The definitions of the folder. Raises DefinitionError with file, line, table and key."""
+        return read_definitions(self.settings.policies)
+
+    def catalog(self) -> Catalog:
+        """The tables, policies, grants and roles of the database, in all schemas."""
+        with connect(self.url, "policy") as conn, translated():
+            return load_catalog(conn)
+
+    def list(self) -> tuple[Listed, ...]:
+        """The policies of the database, by table and name, and who made each."""
+        catalog = self.catalog()
+        raw = {(t.name, each.name) for t in self.definitions().tables.values() for each in t.raw}
+        files = {(p.table, p.name): name for name, made in catalog.recorded.items() for p in made}
+        return tuple(Listed(p, _made_by(p, raw, files.get((p.table, p.name), ""))) for p in catalog.policies)
+
+    def plan(self, prune: bool = False) -> Plan:
+        """What `apply` would do. Changes nothing. Raises DefinitionError, NotAllowed, Blocked, UnfitServer."""
+        return self._applier(prune).plan().plan
+
+    def apply(self, prune: bool = False, expected: Plan | None = None) -> Applied:
+        """Bring the database to the definitions, in one transaction under the runner lock.
+
+        `prune` drops the policies of others too. `expected` is the plan that was confirmed: HistoryMismatch where
+        another one would be applied by now. See `Applier.apply` for what else is raised; nothing is changed then.
+        """
+        return self._applier(prune).apply(expected, self.tell)
+
+    def check(self) -> Drift:
+        """How the database differs from the definitions; policies of others count. Changes nothing."""
+        planned = self._applier(False).plan()
+        return Drift(drift_text(planned), True, planned.plan)
+
+    def explain(self, table: str | Name) -> Explanation:
+        """In plain words who may do what on a table. Raises UsageError for one that is not there."""
+        catalog = self.catalog()
+        folder = self.settings.policies
+        definitions = self.definitions() if folder.is_dir() else None
+        return explain(find_table(table, catalog), definitions, catalog)
+
+    def export(self, folder: Path, tables: Collection[str | Name] | None = None) -> Paths:
+        """Write definitions that keep what the database's policies mean, one file a schema; the files written.
+
+        `tables` None takes those of the settings' schemas with row level security or a policy. Raises UsageError,
+        before anything is written, where a file exists or a table does not.
+        """
+        return export(self.catalog(), folder, tables, self.settings.schemas, self.settings.table)
+
+    def write_migration(self, plan: Plan, folder: Path) -> Path | None:
+        """Write the indexes that a plan proposes as one migration; None where it proposes none."""
+        if not plan.proposals:
+            return None
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{_next_version(folder, datetime.now(UTC))}_policy_indexes.sql"
+        ups = [f"{proposal.statement.rstrip().rstrip(';')};" for proposal in plan.proposals]
+        downs = [_dropping(proposal.table, proposal.statement) for proposal in reversed(plan.proposals)]
+        parts = ["-- migrate:up transaction:false", *ups, "", "-- migrate:down transaction:false", *downs, ""]
+        with path.open("x", encoding="utf-8") as file:
+            file.write("\n".join(parts))
+        return path
+
+    def _applier(self, prune: bool) -> Applier:
+        return Applier(self.url, self.settings, self.definitions(), prune=prune)
+
+
+def _made_by(policy: Policy, raw: Collection[tuple[Name, str]], file: str) -> str:
+    if file:
+        return f"file {file}"
+    if policy.name.startswith(PREFIX):
+        return "dbops"
+    return "definition" if (policy.table, policy.name) in raw else "other"
+
+
+def _next_version(folder: Path, now: datetime) -> str:
+    """The time, later than every other version of the folder."""
+    versions = (re.match(r"[\d_]*\d", path.name) for path in folder.iterdir())
+    newest = max((int(found[0].replace("_", "")[:14]) for found in versions if found), default=0)
+    digits = f"{max(int(f'{now:%Y%m%d%H%M%S}'), newest + 1):014d}"
+    return f"{digits[:8]}_{digits[8:]}"
+
+
+def _dropping(table: Name, statement: str) -> str:
+    from psycopg import sql
+
+    found = re.search(
+        r'INDEX\s+(CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?("(?:[^"]|"")+"|\w+)', statement, re.IGNORECASE
+    )
+    if not found:
+        raise UsageError(f"the index proposed for {table} has no name: {statement}", hint="nothing was written")
+    schema = sql.Identifier(table.schema).as_string()
+    return f"DROP INDEX {(found[1] or '').upper()}IF EXISTS {schema}.{found[2]};"
+
+
+# --- drift ---------------------------------------------------------------------------------------
+
+
+def drift_text(planned: Planned) -> str:
+    """A unified diff of what is wanted (+) and found (-), object by object; empty when they are equal."""
+    wanted, found = dict(_wanted(planned)), dict(_found(planned))
+    parts: list[str] = []
+    for name in sorted(wanted.keys() | found.keys()):
+        a, b = found.get(name, []), wanted.get(name, [])
+        if a != b:
+            parts += difflib.unified_diff(a, b, f"{name} (database)", f"{name} (definitions)", lineterm="", n=1)
+    return "".join(f"{line}\n" for line in parts)
+
+
+Block = tuple[str, list[str]]
+
+
+def _wanted(planned: Planned) -> Iterator[Block]:
+    wanted, printed, catalog = planned.wanted, planned.printed, planned.catalog
+    for table in wanted.tables.values():
+        found = catalog.tables[table.name]
+        nothing: frozenset[str] = frozenset()
+        rights = {
+            role: (held(found, role) - table.revokes.get(role, nothing)) | table.grants.get(role, nothing)
+            for role in (*table.grants, *table.revokes)
+        }
+        yield f"table {table.name}", _table_lines(True, True, rights)
+        for policy in table.policies:
+            using, check = printed.policies[policy.table, policy.name]
+            yield _policy(replace(policy, using=using, check=check))
+        yield from (_trigger(t.table, t.name, printed.triggers[t.table, t.name]) for t in table.triggers)
+    for helper in wanted.helpers:
+        text = printed.helpers[helper.name, helper.arguments]
+        yield _function(helper.name, helper.arguments, text, helper.execute)
+    yield from ((f"view {name}", ["security_invoker = true"]) for name in wanted.invoker_views)
+    yield from (_policy(policy) for made in catalog.recorded.values() for policy in made)
+    yield from ((f"file {file.path.name}", [f"sha256 {file.checksum}"]) for file in planned.verbatim)
+
+
+def _found(planned: Planned) -> Iterator[Block]:
+    wanted, catalog = planned.wanted, planned.catalog
+    for table in wanted.tables.values():
+        found = catalog.tables[table.name]
+        rights = {role: held(found, role) for role in (*table.grants, *table.revokes)}
+        yield f"table {table.name}", _table_lines(found.rls, found.forced, rights)
+    managed = {(p.table, p.name) for table in wanted.tables.values() for p in table.policies}
+    managed |= catalog.verbatim_policies
+    others = {(each.table, each.policy) for each in planned.plan.unmanaged}
+    for policy in catalog.policies:
+        ours = policy.name.startswith(PREFIX) or (policy.table, policy.name) in managed
+        if ours or (str(policy.table), policy.name) in others:
+            yield _policy(policy)
+    yield from (_trigger(t.table, t.name, without_table(t.definition, t.table)) for t in catalog.triggers)
+    known = {(helper.name, helper.arguments) for helper in wanted.helpers}
+    dropped = {statement.was for statement in planned.plan.statements}
+    for function in catalog.functions:
+        name, arguments = function.name, function.arguments
+        if name.schema == HELPERS and ((name.name, arguments) in known or function.definition in dropped):
+            yield _function(name.name, arguments, function.definition, function.executable_by - {function.owner})
+    for name in wanted.invoker_views:
+        yield f"view {name}", [f"security_invoker = {str(catalog.views[name].security_invoker).lower()}"]
+    files = {file.path.name for file in planned.verbatim}
+    yield from ((f"file {n}", [f"sha256 {checksum}"]) for n, checksum in catalog.verbatim.items() if n in files)
+
+
+def _table_lines(rls: bool, forced: bool, rights: dict[str, frozenset[str]]) -> list[str]:
+    flags = f"row level security: {'enabled' if rls else 'disabled'}, {'forced' if forced else 'not forced'}"
+    return [flags, *(f"{role} may {', '.join(sorted(rights[role]))}" for role in sorted(rights) if rights[role])]
+
+
+def _policy(policy: Policy) -> Block:
+    return f"policy {policy.name} on {policy.table}", create(policy).splitlines()
+
+
+def _trigger(table: Name, name: str, definition: str) -> Block:
+    return f"trigger {name} on {table}", [definition.replace("\0", str(table))]
+
+
+def _function(name: str, arguments: str, text: str, execute: Collection[str]) -> Block:
+    return f"function {HELPERS}.{name}({arguments})", [*text.splitlines(), f"execute: {', '.join(sorted(execute))}"]
