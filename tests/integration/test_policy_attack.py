@@ -264,6 +264,21 @@ def test_an_owner_is_held_to_his_tenants(strict: bool, empty_db: Connection) -> 
         assert "update" in {leak.verb for leak in report.leaks}
 
 
+def test_a_grant_on_columns_is_attacked_by_those_columns(empty_db: Connection) -> None:
+    columns = "revoke insert, update on public.notes from authenticated; grant update (body), insert (user_id, body)"
+    schema = NOTES + guarded(update=policy("update", "true", "true")) + columns + " on public.notes to authenticated;"
+    report = attacked(empty_db, schema, owned("notes"))
+    assert {("another user", "update", "table"), ("no sub", "update", "table")} <= found(report)
+    assert {verb for _, verb, _ in found(report)} == {"update"}
+    empty_db.execute(f"alter policy notes_update on public.notes using ({MINE})".encode())
+    empty_db.execute("alter policy notes_insert on public.notes with check (true)")
+    again = attack(
+        empty_db, Definitions(Auth(), owned("notes")), load_catalog(empty_db), server_version="v", server_kind="k"
+    )
+    assert ("another user", "insert", "table") in found(again)
+    assert {verb for _, verb, _ in found(again)} == {"insert", "merge"}
+
+
 def test_what_a_table_is_attacked_with_can_be_narrowed(empty_db: Connection) -> None:
     schema = NOTES + NOTES.replace("notes", "others") + guarded() + guarded("others")
     report = attacked(empty_db, schema, owned("notes", "others"), verbs={"select"}, tables={PUBLIC_NOTES})

@@ -75,15 +75,16 @@ where c.oid = any (%(relations)s) and r.rolname = any (%(roles)s)
 order by 1, 2, 3;
 
 -- name: writable_columns
-select r.rolname::text, c.oid, p.privilege, a.attname::text
+-- columns that the role may write where it may not write them all
+select c.oid, p.privilege, a.attname::text
 from pg_catalog.pg_class c
 join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-cross join pg_catalog.pg_roles r
+join pg_catalog.pg_roles r on r.rolname = %(role)s
 cross join pg_catalog.unnest(array['INSERT', 'UPDATE']) p(privilege)
-where c.oid = any (%(relations)s) and r.rolname = any (%(roles)s)
+where c.oid = any (%(relations)s) and a.attgenerated = ''
   and not pg_catalog.has_table_privilege(r.oid, c.oid, p.privilege)
   and pg_catalog.has_column_privilege(r.oid, c.oid, a.attnum, p.privilege)
-order by 1, 2, 3, 4;
+order by c.oid, 2, a.attnum;
 
 -- name: functions
 -- what the roles may call and what could read or write rows: no extension's, no trigger's, nothing immutable

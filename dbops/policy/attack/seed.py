@@ -228,8 +228,19 @@ def _places(conn: Connection, definitions: Definitions, catalog: Catalog, names:
     for oid, *column in conn.execute(SQL["columns"], {"relations": list(columns)}):
         columns[oid].append(column)
     guarded = {row[0] for row in conn.execute(SQL["delete_guards"], {"relations": list(columns)})}
+    granted: dict[int, dict[str, list[str]]] = {table.oid: {} for table in tables}
+    asked = {"relations": list(columns), "role": definitions.auth.user_role}
+    for oid, privilege, column in conn.execute(SQL["writable_columns"], asked):
+        granted[oid].setdefault(privilege, []).append(column)
     places = [_place(conn, definitions, catalog, table, columns[table.oid]) for table in tables]
-    return {place.name: replace(place, guarded=place.table.oid in guarded) for place in places}
+    return {
+        place.name: replace(
+            place,
+            guarded=place.table.oid in guarded,
+            granted={privilege: tuple(found) for privilege, found in granted[place.table.oid].items()},
+        )
+        for place in places
+    }
 
 
 def _place(conn: Connection, definitions: Definitions, catalog: Catalog, table: Table, columns: Sequence[Any]) -> Place:
