@@ -24,10 +24,17 @@ from dbops.sql import queries
 
 
 class Runner:
-    """Runs acts on a worker under the runner lock, and records them."""
+    """Runs acts on a worker under the runner lock, and records them.
 
-    def __init__(self, worker: Worker, history: History, run: uuid.UUID, tell: Observer) -> None:
+    `messages` allows one message for a whole transaction; an observer who looks into the transaction forbids it.
+    """
+
+    def __init__(
+        self, worker: Worker, history: History, run: uuid.UUID, tell: Observer, *, messages: bool = True
+    ) -> None:
         self.worker, self.history, self.run, self.tell = worker, history, run, tell
+        # behind a pooler the backend is known only once the transaction is open
+        self.messages = messages and not worker.server.pooled
         worker.conn.add_notice_handler(
             lambda d: tell(Event("notice", name=d.severity or "", detail=d.message_primary or ""))
         )
@@ -52,8 +59,7 @@ class Runner:
         self.tell(Event(what, act.version, act.migration.name, step, steps, detail, duration_ms))
 
     def _in_one_transaction(self, act: Act, began: float) -> None:
-        # behind a pooler the backend is known only once the transaction is open
-        if len(act.program.statements) == 1 and not self.worker.server.pooled and self._in_one_message(act):
+        if self.messages and len(act.program.statements) == 1 and self._in_one_message(act):
             return
         self._begin(act)
         for number, statement in enumerate(act.program.statements, 1):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbops.fingerprint import SchemaText
     from dbops.migrate.kinds import Program
 
-_SINCE_MESSAGE = sql.SQL(queries("migrate")["since_message"])
+_SINCE_MESSAGE = sql.SQL("({})").format(sql.SQL(queries("migrate")["since_message"]))
 OWN_COLUMNS = {"version", "checksum", "tree_checksum", "up_sql", "down_sql"}
 
 

@@ -77,7 +77,7 @@ insert into {table} (version, name, checksum, tree_checksum, duration_ms, applie
 values ({version}, {name}, {checksum}, {tree_checksum}, {duration_ms}, {applied_from}, {dbops_version}, {kind}, {run}::pg_catalog.uuid, {up_sql}, {down_sql}, {down_transaction}, {loses});
 
 -- name: since_message
-pg_catalog.round((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)::pg_catalog.numeric, 3);
+select pg_catalog.round((pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)::pg_catalog.numeric, 3);
 
 -- name: delete_record
 delete from {table} where version = {version} returning 1;

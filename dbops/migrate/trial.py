@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from contextvars import ContextVar
+from contextlib import contextmanager
 from dataclasses import replace
-
-import psycopg
-from psycopg import sql
 
 from dbops.config import Settings
 from dbops.database import connect, translated
 from dbops.embedded import Scratch
-from dbops.errors import LockHeld
 from dbops.fingerprint import SchemaText, schema_text
-from dbops.lock import NAMESPACE, RunnerLock
+from dbops.lock import RunnerLock
 from dbops.migrate.apply import Runner
 from dbops.migrate.events import Observer, silent
 from dbops.migrate.files import Migration
@@ -24,11 +19,7 @@ from dbops.migrate.history import History
 from dbops.migrate.kinds import program
 from dbops.migrate.plan import Act
 from dbops.migrate.worker import Worker
-
-# beside the runner lock's two
-_TRIALS = NAMESPACE + 2
-# the shared servers whose lock this thread holds: trials are nested
-_held: ContextVar[frozenset[str]] = ContextVar("_held", default=frozenset())
+from dbops.scratch_database import scratch_database
 
 
 class Trial:
@@ -83,64 +74,10 @@ class Trial:
 
 @contextmanager
 def trial(server: Scratch, settings: Settings, template: str = "template0") -> Iterator[Trial]:
-    """A database for trials, and afterwards without it, and without the roles that were made meanwhile.
-
-    A server of --scratch-url is others' too: trials on it take turns (raises LockHeld after `settings.wait`), and of
-    the new roles only those go that the trial is known to have made. Roles made inside DO blocks and functions cannot
-    be seen and stay there.
-    """
-    with _turn(server, settings.wait):
-        before, made = roles(server), set[str]()
-        try:
-            with server.database(template) as url:
-                yield Trial(url, settings, made)
-        finally:
-            new = roles(server) - before
-            drop_roles(server, new & made if server.kind == "scratch-url" else new)
-
-
-@contextmanager
-def _turn(server: Scratch, wait: float) -> Iterator[None]:
-    """No other trial on a shared server, for as long as a connection of its own holds the lock (of its database)."""
-    if server.kind != "scratch-url" or server.url in _held.get():
-        yield
-        return
-    with closing(connect(server.url, "trial lock", keepalives_idle=30)) as conn:
-        with translated():
-            conn.execute(
-                "select set_config(name, case name when 'lock_timeout' then %s else '0' end, false) "
-                "from pg_catalog.pg_settings where name in ('lock_timeout', 'statement_timeout', 'idle_session_timeout')",
-                [f"{max(1, int(wait * 1000))}ms"],
-            )
-            try:
-                conn.execute("select pg_catalog.pg_advisory_lock(%s, 0)", [_TRIALS])
-            except psycopg.errors.LockNotAvailable:
-                raise LockHeld(
-                    f"another trial holds the scratch server for more than {wait:.0f} s",
-                    hint="wait for it (--wait 10min), or give another --scratch-url; nothing was done",
-                ) from None
-        token = _held.set(_held.get() | {server.url})
-        try:
-            yield
-        finally:
-            _held.reset(token)
-
-
-def roles(server: Scratch) -> set[str]:
-    """The roles of a server: they outlive the databases."""
-    with connect(server.url, "trial") as conn, translated():
-        return {row[0] for row in conn.execute("select rolname::text from pg_catalog.pg_roles")}
-
-
-def drop_roles(server: Scratch, names: set[str]) -> None:
-    """Drop roles. On a shared server those stay that others have come to use meanwhile."""
-    with connect(server.url, "trial") as conn, translated():
-        for name in sorted(names):
-            try:
-                conn.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
-            except psycopg.Error:
-                if server.kind != "scratch-url":
-                    raise
+    """A database for trials, see `scratch_database`. Raises LockHeld after `settings.wait`."""
+    made: set[str] = set()
+    with scratch_database(server, settings.wait, made, template) as url:
+        yield Trial(url, settings, made)
 
 
 def available(server: Scratch, names: Sequence[str]) -> set[str]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dbops.config import Settings, libpq_url, load, search_path_of
 from dbops.database import connect, translated
 from dbops.embedded import resolve
 from dbops.errors import UsageError
-from dbops.policy.apply import Applied, Applier, Planned, Tell, silent
+from dbops.policy.apply import Applied, Applier, Tell, silent
 from dbops.policy.catalog import load_catalog
+from dbops.policy.drift import drift_text
 from dbops.policy.explain import Explanation, explain
 from dbops.policy.export import export, find_table
-from dbops.policy.model import HELPERS, PREFIX, Definitions, Name
-from dbops.policy.plan import Plan, create, held
-from dbops.policy.printed import without_table
+from dbops.policy.model import PREFIX, Definitions, Name
+from dbops.policy.plan import Plan
 from dbops.policy.read import read_definitions
 from dbops.policy.state import Catalog, Policy
+
+if TYPE_CHECKING:
+    from dbops.policy.attack.result import Report
+    from dbops.policy.proof import Build
 
 # in the class, `list` is its method
 Paths = list[Path]
@@ -101,6 +105,32 @@ class PolicyManager:
         planned = self._applier(False).plan()
         return Drift(drift_text(planned), True, planned.plan)
 
+    def attack(
+        self,
+        build: Build | None = None,
+        *,
+        live: bool = False,
+        mutate: bool = False,
+        tables: Collection[str | Name] | None = None,
+    ) -> Report:
+        """Try what the definitions do not allow, on a scratch server.
+
+        `build` makes the schema in the empty database that it is given by URL; the definitions are applied to it then.
+        `live` attacks a copy of the target with the policies that it has, and reads the target itself as those who may
+        not (SELECT, READ ONLY, with time-outs). `mutate` weakens each policy in turn and tells which of that the attack
+        did not notice. Raises UsageError without definitions, and what building, copying and applying raise.
+        """
+        from dbops.policy.proof import Proof, major_of, refuse_nothing
+
+        definitions = self.definitions()
+        refuse_nothing(definitions)
+        proof = Proof(self.settings, definitions, mutate, tables, self.tell)
+        if live:
+            return proof.live(self.url, major_of(replace(self.settings, url=self.url)))
+        if build is None:
+            raise UsageError("nothing says how the schema is built", hint="give build=…, or live=True")
+        return proof.built(build, major_of(self.settings))
+
     def explain(self, table: str | Name) -> Explanation:
         """In plain words who may do what on a table. Raises UsageError for one that is not there."""
         catalog = self.catalog()
@@ -159,85 +189,3 @@ def _dropping(table: Name, statement: str) -> str:
         raise UsageError(f"the index proposed for {table} has no name: {statement}", hint="nothing was written")
     schema = sql.Identifier(table.schema).as_string()
     return f"DROP INDEX {(found[1] or '').upper()}IF EXISTS {schema}.{found[2]};"
-
-
-# --- drift ---------------------------------------------------------------------------------------
-
-
-def drift_text(planned: Planned) -> str:
-    """A unified diff of what is wanted (+) and found (-), object by object; empty when they are equal."""
-    wanted, found = dict(_wanted(planned)), dict(_found(planned))
-    parts: list[str] = []
-    for name in sorted(wanted.keys() | found.keys()):
-        a, b = found.get(name, []), wanted.get(name, [])
-        if a != b:
-            parts += difflib.unified_diff(a, b, f"{name} (database)", f"{name} (definitions)", lineterm="", n=1)
-    return "".join(f"{line}\n" for line in parts)
-
-
-Block = tuple[str, list[str]]
-
-
-def _wanted(planned: Planned) -> Iterator[Block]:
-    wanted, printed, catalog = planned.wanted, planned.printed, planned.catalog
-    for table in wanted.tables.values():
-        found = catalog.tables[table.name]
-        nothing: frozenset[str] = frozenset()
-        rights = {
-            role: (held(found, role) - table.revokes.get(role, nothing)) | table.grants.get(role, nothing)
-            for role in (*table.grants, *table.revokes)
-        }
-        yield f"table {table.name}", _table_lines(True, True, rights)
-        for policy in table.policies:
-            using, check = printed.policies[policy.table, policy.name]
-            yield _policy(replace(policy, using=using, check=check))
-        yield from (_trigger(t.table, t.name, printed.triggers[t.table, t.name]) for t in table.triggers)
-    for helper in wanted.helpers:
-        text = printed.helpers[helper.name, helper.arguments]
-        yield _function(helper.name, helper.arguments, text, helper.execute)
-    yield from ((f"view {name}", ["security_invoker = true"]) for name in wanted.invoker_views)
-    yield from (_policy(policy) for made in catalog.recorded.values() for policy in made)
-    yield from ((f"file {file.path.name}", [f"sha256 {file.checksum}"]) for file in planned.verbatim)
-
-
-def _found(planned: Planned) -> Iterator[Block]:
-    wanted, catalog = planned.wanted, planned.catalog
-    for table in wanted.tables.values():
-        found = catalog.tables[table.name]
-        rights = {role: held(found, role) for role in (*table.grants, *table.revokes)}
-        yield f"table {table.name}", _table_lines(found.rls, found.forced, rights)
-    managed = {(p.table, p.name) for table in wanted.tables.values() for p in table.policies}
-    managed |= catalog.verbatim_policies
-    others = {(each.table, each.policy) for each in planned.plan.unmanaged}
-    for policy in catalog.policies:
-        ours = policy.name.startswith(PREFIX) or (policy.table, policy.name) in managed
-        if ours or (str(policy.table), policy.name) in others:
-            yield _policy(policy)
-    yield from (_trigger(t.table, t.name, without_table(t.definition, t.table)) for t in catalog.triggers)
-    known = {(helper.name, helper.arguments) for helper in wanted.helpers}
-    dropped = {statement.was for statement in planned.plan.statements}
-    for function in catalog.functions:
-        name, arguments = function.name, function.arguments
-        if name.schema == HELPERS and ((name.name, arguments) in known or function.definition in dropped):
-            yield _function(name.name, arguments, function.definition, function.executable_by - {function.owner})
-    for name in wanted.invoker_views:
-        yield f"view {name}", [f"security_invoker = {str(catalog.views[name].security_invoker).lower()}"]
-    files = {file.path.name for file in planned.verbatim}
-    yield from ((f"file {n}", [f"sha256 {checksum}"]) for n, checksum in catalog.verbatim.items() if n in files)
-
-
-def _table_lines(rls: bool, forced: bool, rights: dict[str, frozenset[str]]) -> list[str]:
-    flags = f"row level security: {'enabled' if rls else 'disabled'}, {'forced' if forced else 'not forced'}"
-    return [flags, *(f"{role} may {', '.join(sorted(rights[role]))}" for role in sorted(rights) if rights[role])]
-
-
-def _policy(policy: Policy) -> Block:
-    return f"policy {policy.name} on {policy.table}", create(policy).splitlines()
-
-
-def _trigger(table: Name, name: str, definition: str) -> Block:
-    return f"trigger {name} on {table}", [definition.replace("\0", str(table))]
-
-
-def _function(name: str, arguments: str, text: str, execute: Collection[str]) -> Block:
-    return f"function {HELPERS}.{name}({arguments})", [*text.splitlines(), f"execute: {', '.join(sorted(execute))}"]

@@ -234,3 +234,6 @@ insert into {table} select r.* from pg_catalog.jsonb_populate_record(null::{tabl
 select n.nspname::text, c.relname::text, l.polname::text, l.oid, l.ctid::text
 from pg_catalog.pg_policy l join pg_catalog.pg_class c on c.oid = l.polrelid
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace;
+
+-- name: live_settings
+select pg_catalog.set_config(s.value ->> 0, s.value ->> 1, true) from pg_catalog.jsonb_array_elements(%(settings)s::pg_catalog.jsonb) s;

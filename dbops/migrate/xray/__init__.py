@@ -97,7 +97,7 @@ def examine(
         history = History(worker.conn, table)
         history.ensure()
         probe = Probe(worker, url)
-        runner = Runner(worker, history, uuid.uuid4(), probe)
+        runner = Runner(worker, history, uuid.uuid4(), probe, messages=False)
         return tuple(_step(act, runner, probe, begun, tell) for act in acts)
 
 
