@@ -16,6 +16,7 @@ TOML = """\
 # dbops: settings of this project. Every key can be given as DBOPS_<KEY> in the environment, too.
 # url = "postgresql://app@localhost:5432/app"     # else DATABASE_URL, PG*, or the embedded server
 migrations = "migrations/sql"
+policies = "policies"
 schemas = [{schemas}]                             # whose drift `migrate check` looks at
 # table = "public.schema_migrations"
 # lock_timeout = "3s"                             # how long a statement waits for a lock, each time
@@ -24,6 +25,50 @@ schemas = [{schemas}]                             # whose drift `migrate check` 
 # [env.prod]
 # confirm = "prod"                                # the word that destructive commands want
 """
+# without its comment signs it is a definition that applies and stands the attack
+POLICIES = """\
+# Row level security: whose the rows of a table are. What is not said here is not allowed.
+#   dbops policy plan     what differs, as SQL         dbops policy apply    make it so
+#   dbops policy attack   prove it on a scratch server
+# A database that has policies already: dbops policy export --to policies
+version = 1
+# On Supabase a session's user is auth.uid(), and acts as the role authenticated: that is the default. Elsewhere: a
+# setting of the application, and a role that a migration makes (create role authenticated nologin).
+# auth = "guc:app.user_id"
+# user_role = "authenticated"
+
+# Notes are their author's: four verbs, and nobody gives one away.
+# [table."public.notes"]
+# owner = "user_id"
+# immutable = ["user_id"]
+
+# Articles are their author's, and what is published may be read by everybody signed in.
+# [table."public.articles"]
+# owner = "author_id"
+# immutable = ["author_id"]
+# shared = { when = "published", verbs = ["select"], to = ["authenticated"] }
+
+# Documents belong to a team: members read, editors write.
+# [table."public.documents"]
+# tenant = { column = "team_id", members = "public.members" }
+# roles = { insert = ["editor"], update = ["editor"], delete = ["editor"] }
+# immutable = ["team_id"]
+
+# Who is in a team: a user reads his own rows, the application alone writes.
+# [table."public.members"]
+# owner = "user_id"
+# verbs = ["select"]
+
+# What no user may touch at all.
+# [table."public.audit"]
+# closed = true
+"""
+NEXT = {
+    False: """
+next: dbops migrate new NAME, dbops migrate up
+then: say in policies/app.toml whose the rows are; dbops policy apply, dbops policy attack""",
+    True: "\nnext: dbops migrate up, dbops policy apply, dbops policy attack",
+}
 IGNORED = ".dbops/\nbackups/*\n!backups/.gitkeep\n"
 
 
@@ -36,6 +81,8 @@ IGNORED = ".dbops/\nbackups/*\n!backups/.gitkeep\n"
 @common
 def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> None:
     """Scaffold a project: dbops.toml, migrations/sql, policies, backups.
+
+    Without the memory schema policies/app.toml holds examples, all of them comments.
 
     \b
     dbops init --memory           with the memory schema
@@ -60,13 +107,7 @@ def command(out: Output, folder: Path, memory: bool | None, dry_run: bool) -> No
         write(files)
     names = [str(path.relative_to(root)) for path in files]
     verb = "would write" if dry_run else "wrote"
-    after = (
-        ""
-        if dry_run
-        else "\nnext: dbops migrate new NAME, dbops migrate up"
-        if not memory
-        else "\nnext: dbops migrate up"
-    )
+    after = "" if dry_run else NEXT[memory]
     out.result({"files": names}, "\n".join(f"{verb} {name}" for name in names) + after)
 
 
@@ -74,14 +115,15 @@ def plan(root: Path, memory: bool) -> dict[Path, str | Path]:
     """The files of a new project: their texts, or the shipped files that they are copied from."""
     schemas = '"public", "auth"' if memory else '"public"'
     files: dict[Path, str | Path] = {root / "dbops.toml": TOML.format(schemas=schemas), root / ".gitignore": IGNORED}
-    files |= {root / name / ".gitkeep": "" for name in ("migrations/sql", "policies", "backups")}
-    if memory:
-        for name in ("migrations/sql", "policies"):
-            files |= {
-                root / name / path.name: path
-                for path in sorted(shipped(name).glob("*.*"))
-                if path.suffix in (".sql", ".toml")
-            }
+    files |= {root / name / ".gitkeep": "" for name in ("migrations/sql", "backups")}
+    if not memory:
+        return files | {root / "policies" / "app.toml": POLICIES}
+    for name in ("migrations/sql", "policies"):
+        files |= {
+            root / name / path.name: path
+            for path in sorted(shipped(name).glob("*.*"))
+            if path.suffix in (".sql", ".toml")
+        }
     return files
 
 

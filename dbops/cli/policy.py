@@ -4,41 +4,30 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from dbops.cli.findings import FAIL_ON, FORMAT, document_of, failing, file_place, report, text_of
 from dbops.cli.main import Lazy, common
-from dbops.cli.migrate import CONFIRM, DRY_RUN, SCRATCH, WAIT, YES
+from dbops.cli.migrate import CONFIRM, DRY_RUN, WAIT, YES
 from dbops.cli.output import Output, duration
-from dbops.cli.policy_output import (
-    ATTACK_RULES,
-    attack_document,
-    attack_findings,
-    attack_text,
-    disagreements_text,
-    listed_document,
-    listed_text,
-    plan_document,
-)
+from dbops.cli.policy_output import listed_document, listed_text, plan_document
 from dbops.embedded import resolve
-from dbops.errors import DbopsError, UsageError, shown
+from dbops.errors import DbopsError, shown
 
 if TYPE_CHECKING:
     from dbops.migrate import MigrationManager
-    from dbops.policy import Definitions, PolicyManager, Statement
-    from dbops.policy.lint import Finding
+    from dbops.policy import PolicyManager, Statement
 
 PRUNE = click.option("--prune", is_flag=True, help="Also drop the policies that no definition makes.")
 
 
-@click.group(cls=Lazy)
+@click.group(cls=Lazy, lazy={name: f"dbops.cli.attack:{name}" for name in ("attack", "lint")})
 def command() -> None:
     """Row level security, declared in policies/, applied as a difference, attacked.
 
@@ -62,7 +51,11 @@ def manager(out: Output) -> PolicyManager:
 @command.command(name="list")
 @common
 def list_(out: Output) -> None:
-    """The database's policies, and who made each."""
+    """The database's policies, and who made each: dbops, a definition (`raw`), a file, or somebody else.
+
+    \b
+    dbops policy list --json
+    """
     listed = manager(out).list()
     out.result(listed_document(listed), listed_text(listed))
 
@@ -81,12 +74,27 @@ def plan(out: Output, prune: bool, write_migration: bool, dry_run: bool) -> None
     """
     library = manager(out)
     found = library.plan(prune=prune)
+    _tell_of_nothing(out, library)
     written = library.write_migration(found, out.settings.migrations) if write_migration and not dry_run else None
     out.result(plan_document(found) | {"migration": shown(written) if written else None}, str(found).rstrip())
     if written:
         out.say(f"wrote {shown(written)}; prove it: dbops migrate prove --pending")
     elif write_migration and not found.proposals:
         out.say("no index is missing: no migration was written")
+    if found.statements:
+        tables = {table for statement in found.statements for table in statement.tables}
+        out.say(
+            f"{_count(found.statements)} on {len(tables)} table{'s' * (len(tables) != 1)}; next: dbops policy apply"
+        )
+
+
+def _tell_of_nothing(out: Output, library: PolicyManager) -> None:
+    """Say that nothing is declared: no difference means little then."""
+    definitions = library.definitions()
+    if not definitions.tables and not definitions.verbatim:
+        out.say(
+            f"no table is defined in {shown(out.settings.policies)}: dbops policy export writes what a database has"
+        )
 
 
 @command.command()
@@ -107,6 +115,7 @@ def apply(out: Output, prune: bool, dry_run: bool, yes: bool, word: str | None) 
     """
     library = manager(out)
     found = library.plan(prune=prune)
+    _tell_of_nothing(out, library)
     document = plan_document(found) | {"applied": False, "duration_ms": 0}
     if dry_run or not found.statements:
         out.result(document, str(found).rstrip())
@@ -168,8 +177,13 @@ def check(out: Output) -> int:
     """Drift of the database against the definitions; policies that no definition makes count.
 
     Exit 3 where there is some.
+
+    \b
+    dbops policy check --url "$PROD_URL" --json
     """
-    drift = manager(out).check()
+    library = manager(out)
+    drift = library.check()
+    _tell_of_nothing(out, library)
     document = {"drift": drift.text, "comparable": drift.comparable}
     out.result(document | plan_document(drift.plan), drift.text.rstrip() or "no drift")
     return 3 if drift.text else 0
@@ -204,116 +218,17 @@ def export(out: Output, tables: tuple[str, ...], folder: Path | None, dry_run: b
     if not dry_run:
         files = library.export(target, tables or None)
         out.result({"files": [shown(file) for file in files]}, "\n".join(f"wrote {shown(file)}" for file in files))
+        _tell_of_no_files(out, files)
         return
     with tempfile.TemporaryDirectory() as aside:
         files = library.export(Path(aside), tables or None)
         texts = {shown(target / file.name): file.read_text(encoding="utf-8") for file in files}
     text = "\n".join(f"# {path}\n{content}" for path, content in texts.items())
     out.result({"files": list(texts), "contents": texts}, text.rstrip())
+    _tell_of_no_files(out, files)
 
 
-@command.command()
-@click.option("--live", is_flag=True, help="Attack a copy of the target, and the target itself with SELECT only.")
-@click.option("--mutate", is_flag=True, help="Weaken each policy in turn: the attack must notice every one.")
-@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be repeated.")
-@FORMAT
-@SCRATCH
-@common
-def attack(out: Output, live: bool, mutate: bool, tables: tuple[str, ...], form: str) -> int:
-    """Try what the definitions do not allow, on a scratch server built from migrations and definitions.
-
-    Exit 4 where something leaks, or nothing was proven of a table.
-
-    \b
-    dbops policy attack --mutate
-    dbops policy attack --live --url "$PROD_URL"
-    dbops policy attack --format sarif > attack.sarif
-    """
-    from dbops.policy import PolicyManager
-
-    library = manager(out) if live else PolicyManager(settings=out.settings, tell=out.say)
-    found = library.attack(build=builder(out), live=live, mutate=mutate, tables=tables or None)
-    report(
-        out,
-        attack_findings(found, library.definitions()),
-        ATTACK_RULES,
-        form,
-        attack_document(found),
-        attack_text(found),
-    )
-    survived = found.mutants is not None and found.mutants.survived
-    return 4 if found.verdict != "isolated" or survived else 0
-
-
-def builder(out: Output) -> Callable[[str], None]:
-    """Builds the schema in an empty database: all migrations of the project."""
-
-    def build(url: str) -> None:
-        from dbops.migrate import MigrationManager
-
-        settings = replace(out.settings, url=url, url_source="scratch", search_path="")
-        outcome = MigrationManager(settings=settings).migrate_up()
-        for waiting in outcome.plan.waiting:
-            out.warn(f"not attacked: migration {waiting.version} is not applied there: {waiting.reason}")
-
-    return build
-
-
-@command.command()
-@click.option("--pgrls/--no-pgrls", default=True, help="With pgrls's rules, where it is installed (default).")
-@click.option("--ignore", multiple=True, metavar="RULE[:TABLE]", help="Without this rule; may be repeated.")
-@click.option("--attack", "attacked", is_flag=True, help="Attack a copy too, and show where the two disagree.")
-@FAIL_ON
-@FORMAT
-@SCRATCH
-@common
-def lint(out: Output, pgrls: bool, ignore: tuple[str, ...], attacked: bool, fail_on: str, form: str) -> int:
-    """Find what is wrong with policies, grants, views, functions and keys. docs/policy-lint.md describes each rule.
-
-    \b
-    dbops policy lint --fail-on error
-    dbops policy lint --ignore policy-to-public:public.notes
-    dbops policy lint --attack                        what lint says beside what an attack gets
-    dbops policy lint --format sarif > rls.sarif
-    """
-    from dbops.policy.lint import RULES, beside
-    from dbops.policy.lint import lint as look
-
-    _require_rules(ignore, RULES)
-    library = manager(out)
-    definitions = _definitions(out, library)
-    found = look(definitions, library.catalog(), pgrls=pgrls, url=library.url)
-    found = tuple(each for each in found if not {each.rule, f"{each.rule}:{each.table}"} & set(ignore))
-    document: dict[str, Any] = {"findings": [document_of(each) | {"table": each.table} for each in found]}
-    text, leaks = text_of(found, _place), False
-    if attacked:
-        proof = library.attack(build=builder(out), live=True)
-        differ = beside(found, proof)
-        leaks = proof.verdict != "isolated"
-        document |= {"attack": attack_document(proof), "disagreements": [asdict(each) for each in differ]}
-        text = "\n".join([text, *disagreements_text(differ), f"the attack: {proof.verdict}"])
-    report(out, found, RULES, form, document, text)
-    if leaks:
-        return 4
-    return 3 if failing(found, fail_on) else 0
-
-
-def _place(each: Finding) -> str:
-    return file_place(each) or each.table
-
-
-def _definitions(out: Output, library: PolicyManager) -> Definitions:
-    """The definitions; a database can be looked at before there are any."""
-    from dbops.policy.model import Auth, Definitions
-
-    if out.settings.policies.is_dir():
-        return library.definitions()
-    out.say(f"there is no folder {shown(out.settings.policies)}: looking at the database alone")
-    return Definitions(Auth(), {})
-
-
-def _require_rules(ignore: Sequence[str], known: object) -> None:
-    for each in ignore:
-        name = each.partition(":")[0]
-        if not name.startswith("pgrls/") and name not in known:  # type: ignore[operator]
-            raise UsageError(f"there is no rule {name}", hint="docs/policy-lint.md has them all; nothing was done")
+def _tell_of_no_files(out: Output, files: Sequence[Path]) -> None:
+    if not files:
+        schemas = ", ".join(out.settings.schemas)
+        out.say(f"nothing to write: no table of {schemas} has row level security or a policy (setting schemas)")

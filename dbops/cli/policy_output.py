@@ -13,7 +13,7 @@ from dbops.cli.output import duration
 
 if TYPE_CHECKING:
     from dbops.policy import Definitions, Listed, Plan
-    from dbops.policy.attack.result import Leak, Mutants, Report
+    from dbops.policy.attack.result import Cell, Leak, Mutants, Report
     from dbops.policy.lint import Disagreement
 
 SIGNS = {"held": ".", "allowed": "+", "leak": "!", "vacuous": "?"}
@@ -83,8 +83,12 @@ def attack_document(report: Report) -> dict[str, Any]:
     }
 
 
-def attack_text(report: Report) -> str:
-    lines = [*_matrix(report), *_leaks(report.leaks)]
+def attack_text(report: Report, *, whole: bool = False) -> str:
+    """What is found, and the matrix of its tables; `whole`: of all tables."""
+    found = {each.table for each in (*report.leaks, *report.vacuous)}
+    found |= {cell.table for cell in report.cells if cell.state in ("leak", "vacuous")}
+    shown = [cell for cell in report.cells if whole or cell.table in found]
+    lines = [*(_matrix(shown, _letters(report)) if shown else _tried(report)), *_leaks(report.leaks, whole)]
     lines += [f"vacuous  {_who(each.table, each.actor)}: {each.reason}" for each in report.vacuous]
     lines += [f"not proven  {_who(each.table, each.actor)}: {each.reason}" for each in report.not_proven]
     lines += [f"note  {note}" for note in report.notes]
@@ -106,14 +110,24 @@ def _who(table: str, actor: str) -> str:
     return f"{table}, {actor}" if actor else table
 
 
-def _matrix(report: Report) -> Iterator[str]:
+def _letters(report: Report) -> dict[str, str]:
+    """A letter for each actor, the same in every matrix of a report."""
+    actors = dict.fromkeys(cell.actor for cell in report.cells)
+    return {actor: chr(ord("A") + n) if n < 26 else f"A{n - 25}" for n, actor in enumerate(actors)}
+
+
+def _tried(report: Report) -> Iterator[str]:
+    """Who tried what, where no cell of the matrix is worth a look."""
+    for word, names in (("as", [*_letters(report)]), ("by", sorted({cell.verb for cell in report.cells}))):
+        for line in _wrapped(names, ", "):
+            yield f"{word:<3}{line}"
+            word = ""
+
+
+def _matrix(cells: Sequence[Cell], letters: Mapping[str, str]) -> Iterator[str]:
     """A row a table and verb, a column an actor."""
-    if not report.cells:
-        return
-    actors = list(dict.fromkeys(cell.actor for cell in report.cells))
-    letters = {actor: _letter(number) for number, actor in enumerate(actors)}
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for cell in report.cells:
+    for cell in cells:
         rows.setdefault((cell.table, cell.verb), {})[cell.actor] = SIGNS[cell.state]
     wide = max(len(table) for table, _ in rows)
     high = max(len(verb) for _, verb in rows)
@@ -121,34 +135,37 @@ def _matrix(report: Report) -> Iterator[str]:
     last = None
     for (table, verb), signs in rows.items():
         name = table if table != last else ""
-        marks = (_styled(signs.get(actor, " "), len(letters[actor])) for actor in actors)
+        marks = (_styled(signs.get(actor, " "), len(letter)) for actor, letter in letters.items())
         yield " ".join([f"{name:<{wide}} {verb:<{high}}", *marks]).rstrip()
         last = table
-    yield from ("", *_wrapped([f"{letter} {actor}" for actor, letter in letters.items()]), LEGEND, "")
-
-
-def _letter(number: int) -> str:
-    return chr(ord("A") + number) if number < 26 else f"A{number - 25}"
+    yield from ("", *_wrapped([f"{letter} {actor}" for actor, letter in letters.items()], "   "), LEGEND, "")
 
 
 def _styled(sign: str, width: int) -> str:
     return click.style(f"{sign:<{width}}", fg=_COLOURS[sign]) if sign in _COLOURS else f"{sign:<{width}}"
 
 
-def _wrapped(words: Sequence[str]) -> Iterator[str]:
+def _wrapped(words: Sequence[str], between: str) -> Iterator[str]:
     line = ""
     for word in words:
         if line and len(line) + len(word) > 100:
-            yield line
+            yield line + between.rstrip()
             line = ""
-        line = f"{line}   {word}" if line else word
-    yield line
+        line = f"{line}{between}{word}" if line else word
+    if line:
+        yield line
 
 
-def _leaks(leaks: Sequence[Leak]) -> Iterator[str]:
+def _leaks(leaks: Sequence[Leak], whole: bool) -> Iterator[str]:
+    """Each leak with its SQL; one hole lets many actors through, so that `whole` alone shows each of them."""
+    holes: dict[tuple[str, ...], list[Leak]] = {}
     for leak in leaks:
+        holes.setdefault((leak.table, leak.verb, leak.via, leak.actor if whole else ""), []).append(leak)
+    for leak, *others in holes.values():
         yield f"{click.style('LEAK', fg='red')}  {leak.table}, {leak.actor}, {leak.verb} via {leak.via}: {leak.what}"
         yield from (f"    {line}" for line in leak.sql.splitlines())
+        if others:
+            yield f"  and so: {', '.join(dict.fromkeys(each.actor for each in others))} (-v shows each)"
 
 
 def _mutants(mutants: Mutants) -> Iterator[str]:

@@ -30,6 +30,7 @@ from dbops.policy.compile import compile_definitions
 from dbops.policy.model import HELPERS, Definitions, Name, Verbatim
 from dbops.policy.plan import Plan, Statement, Unmanaged, make_plan
 from dbops.policy.printed import Printed, print_wanted
+from dbops.policy.recursion import refuse_recursion
 from dbops.policy.state import Catalog, Policy, Wanted
 
 if TYPE_CHECKING:
@@ -104,6 +105,7 @@ class Applier:
         catalog = read_catalog(conn)
         wanted = self.compiled(catalog)
         printed = print_wanted(conn, wanted, catalog)
+        refuse_recursion(wanted, catalog, printed)
         plan = make_plan(
             wanted, catalog, printed, verbatim=self.definitions.verbatim, schemas=self.settings.schemas,
             prune=self.prune, target=self.target,

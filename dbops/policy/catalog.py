@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dbops.database import seeing_all
+from dbops.errors import Blocked, DbopsError
 from dbops.policy.model import HELPERS, PREFIX, Name
 from dbops.policy.state import (
     Catalog,
@@ -37,10 +38,21 @@ def load_catalog(conn: Connection, schemas: Sequence[str] | None = None) -> Cata
     """The catalog of these schemas; None means all but PostgreSQL's own and those of dbops.
 
     Expressions and types are printed as under an empty search_path. Of the schema `HELPERS` only the functions are
-    read. Changes nothing. Raises NotAllowed, CannotConnect.
+    read. Changes nothing. Raises NotAllowed, CannotConnect, Blocked (who prints a predicate waits for its table).
     """
-    with seeing_all(conn, conn.info.server_version // 10000):
-        return read_catalog(conn, schemas)
+    from psycopg.errors import LockNotAvailable
+
+    try:
+        with seeing_all(conn, conn.info.server_version // 10000):
+            conn.execute("SET LOCAL lock_timeout = '5s'")
+            return read_catalog(conn, schemas)
+    except DbopsError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        raise Blocked(
+            "a table with policies is locked by another session: its policies could not be read for 5 s",
+            hint="see pg_stat_activity for a long ALTER TABLE or LOCK TABLE; nothing was done",
+        ) from error
 
 
 def read_catalog(conn: Connection, schemas: Sequence[str] | None = None) -> Catalog:

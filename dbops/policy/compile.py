@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from psycopg import sql
 
+from dbops.errors import shown
 from dbops.policy.fit import refuse_unfit
 from dbops.policy.helpers import immutable, membership, membership_name, refuse_change, relation, shortened
 from dbops.policy.model import HELPERS, PREFIX, Definitions, Name, TableRules
-from dbops.policy.place import shown
-from dbops.policy.recursion import refuse_recursion
 from dbops.policy.rules import Subject, needed, policies_of, privileges
 from dbops.policy.state import Catalog, Grants, Helper, Proposal, Table, View, Wanted, WantedTable
 
@@ -21,11 +20,10 @@ def compile_definitions(definitions: Definitions, catalog: Catalog) -> Wanted:
     """What the definitions ask of this database. Changes nothing and asks nothing.
 
     Raises DefinitionError, with file, line, table and key, for a table, column or role that is missing or cannot serve,
-    a predicate that is not one boolean expression, and policies that would recurse.
+    and a predicate that is not one boolean expression.
     """
     refuse_unfit(definitions, catalog)
     invokers = _invoker_views(definitions, catalog)
-    refuse_recursion(definitions, _read_as_caller(catalog, invokers))
     tables = {rules.name: _table(rules, definitions, catalog) for rules in definitions.tables.values()}
     tables |= _partitions(definitions, catalog)
     return Wanted(
@@ -39,24 +37,20 @@ def compile_definitions(definitions: Definitions, catalog: Catalog) -> Wanted:
 
 def _table(rules: TableRules, definitions: Definitions, catalog: Catalog) -> WantedTable:
     helper = sql.Identifier(HELPERS, membership_name(rules.tenant)) if rules.tenant else None
-    grants = _grants(rules, definitions, catalog)
+    asked = {r: held for r, held in needed(rules, definitions.auth).items() if r in catalog.roles}
     return WantedTable(
         name=rules.name,
         policies=policies_of(Subject(rules, definitions.auth, catalog), helper),
         triggers=(immutable(rules),) if rules.immutable else (),
-        grants=grants,
-        revokes=_revokes(definitions, catalog, {role: grants.get(role, frozenset()) for role in grants}),
+        grants=_grants(asked, catalog.tables[rules.name]),
+        revokes=_revokes(definitions, catalog, asked),
         source=f"{shown(rules.path)}:{rules.line}",
     )
 
 
-def _grants(rules: TableRules, definitions: Definitions, catalog: Catalog) -> Grants:
-    """What the rules need, but for verbs that somebody has granted on chosen columns only: that choice stands."""
-    table = catalog.tables[rules.name]
-    found = {}
-    for role, held in needed(rules, definitions.auth).items():
-        if role in catalog.roles:
-            found[role] = frozenset(p for p in held if not _on_columns_only(table, role, p))
+def _grants(asked: Grants, table: Table) -> Grants:
+    """What is asked, but for verbs that somebody has granted on chosen columns only: that choice stands."""
+    found = {role: frozenset(p for p in held if not _on_columns_only(table, role, p)) for role, held in asked.items()}
     return {role: held for role, held in found.items() if held}
 
 
@@ -67,6 +61,7 @@ def _on_columns_only(table: Table, role: str, privilege: str) -> bool:
 
 
 def _revokes(definitions: Definitions, catalog: Catalog, kept: Grants) -> Grants:
+    """All else, of the users' roles. A REVOKE on the table takes what is granted on columns too."""
     auth = definitions.auth
     every = privileges(catalog.major)
     roles = [role for role in (auth.user_role, auth.anon_role) if role in catalog.roles]
@@ -111,14 +106,6 @@ def _readable(view: View, definitions: Definitions) -> bool:
 def _invoker_views(definitions: Definitions, catalog: Catalog) -> tuple[Name, ...]:
     readable = (view for view in catalog.views.values() if not view.materialized and _readable(view, definitions))
     return tuple(sorted(view.name for view in readable if view.name not in definitions.definer_views))
-
-
-def _read_as_caller(catalog: Catalog, invokers: tuple[Name, ...]) -> dict[Name, tuple[Name, ...]]:
-    return {
-        view.name: view.reads
-        for view in catalog.views.values()
-        if (view.security_invoker or view.name in invokers) and not view.materialized
-    }
 
 
 # --- proposals -----------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from dataclasses import replace
 from dbops.policy.apply import Planned
 from dbops.policy.model import HELPERS, PREFIX, Name
 from dbops.policy.plan import create, held
-from dbops.policy.printed import without_table
 from dbops.policy.state import Policy
+from dbops.policy.texts import without_table
 
 
 def drift_text(planned: Planned) -> str:

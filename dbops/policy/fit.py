@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dbops.errors import DefinitionError
+from dbops.errors import DefinitionError, shown
 from dbops.policy.identity import base_type, identity
 from dbops.policy.model import Auth, Definitions, Name, TableRules
-from dbops.policy.place import nearest, problem, shown, unfit
+from dbops.policy.place import nearest, problem, unfit
 from dbops.policy.predicate import check_predicate
-from dbops.policy.recursion import written
 from dbops.policy.state import Catalog, Column, Table
 
 # types without the operator that IS DISTINCT FROM needs
@@ -131,11 +130,22 @@ def _roles(rules: TableRules, auth: Auth, catalog: Catalog) -> None:
 
 def _predicates(rules: TableRules, table: Table) -> None:
     known = {column.name for column in table.columns}
-    for each in written(rules):
+    for key, text in _written(rules):
         try:
-            columns = check_predicate(each.text).columns or frozenset()
+            columns = check_predicate(text).columns or frozenset()
         except ValueError as error:
-            raise unfit(rules, each.key, str(error)) from None
+            raise unfit(rules, key, str(error)) from None
         # the table's own name is a whole row
         for column in sorted(columns - known - _SYSTEM - {table.name.name}):
-            _column(rules, table, column, each.key)
+            _column(rules, table, column, key)
+
+
+def _written(rules: TableRules) -> Iterator[tuple[str, str]]:
+    """All predicates of a table's rules, each with its key."""
+    yield from ((f"shared {number}, when", shared.when) for number, shared in enumerate(rules.shared, 1))
+    for raw in rules.raw:
+        yield from (
+            (f'raw "{raw.name}", {key}', text)
+            for key, text in (("using", raw.using), ("check", raw.check))
+            if text is not None
+        )

@@ -45,7 +45,7 @@ class Seen:
 def look(url: str, definitions: Definitions, tables: Collection[str] | None = None) -> Seen:
     """Ask as each actor whether a row shows that the definitions do not allow him. Nothing is written.
 
-    Raises CannotConnect, NotAllowed.
+    Raises CannotConnect, NotAllowed, Blocked where not even the policies can be read.
     """
     leaks: list[Leak] = []
     missed: list[Vacuous] = []

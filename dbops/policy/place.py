@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from dbops.errors import DefinitionError
+from dbops.errors import DefinitionError, shown
 from dbops.policy.model import Name, TableRules
 
 Keys = tuple[str | int, ...]
@@ -20,14 +20,6 @@ _TEXTS = re.compile(
 )
 _HEADER = re.compile(r"""^\s*(\[\[?)((?:"(?:\\.|[^"\\])*"|'[^']*'|[^"'\]])+)\]""")
 _KEY = re.compile(r"""^\s*((?:"(?:\\.|[^"\\])*"|'[^']*'|[\w.\s-])+?)\s*=""")
-
-
-def shown(path: Path) -> str:
-    """The path as messages show it: from the current folder on, where it lies below."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
 
 
 def nearest(word: str, known: Iterable[str], otherwise: str = "") -> str:

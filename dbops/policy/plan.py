@@ -11,8 +11,9 @@ from psycopg import sql
 
 from dbops.errors import DefinitionError
 from dbops.policy.model import HELPERS, PREFIX, Name, Verbatim
-from dbops.policy.printed import Printed, clauses, identifier, without_table
+from dbops.policy.printed import Printed
 from dbops.policy.state import Catalog, Grants, Helper, Policy, Proposal, Table, Wanted, WantedTable
+from dbops.policy.texts import clauses, identifier, without_table
 
 
 @dataclass(frozen=True)

@@ -182,24 +182,58 @@ select pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMP');
 -- two that make the helpers at once would end in `tuple concurrently updated`
 select pg_catalog.pg_advisory_xact_lock(%(namespace)s, %(key)s);
 
--- name: policy_twin
--- whether the table itself is read: as a range table entry it stands in the stored tree
-select pg_catalog.pg_get_expr(l.polqual, l.polrelid), pg_catalog.pg_get_expr(l.polwithcheck, l.polrelid),
+-- name: policy_helper_schema
+select pg_catalog.pg_get_userbyid(n.nspowner)::text, pg_catalog.has_schema_privilege(n.oid, 'CREATE')
+from pg_catalog.pg_namespace n where n.nspname = %(schema)s;
+
+-- name: policy_twins
+-- whether a subquery reads the table itself: as a range table entry it stands in the stored tree
+select c.relname::text, l.polname::text,
+       pg_catalog.pg_get_expr(l.polqual, l.polrelid), pg_catalog.pg_get_expr(l.polwithcheck, l.polrelid),
        pg_catalog.concat(l.polqual::text, l.polwithcheck::text) ~ pg_catalog.concat(':relid ', l.polrelid, '\y'),
+       coalesce(l.polqual::text ~ '\{SUBLINK ', false),
        array(select distinct array[n.nspname::text, r.relname::text] from pg_catalog.pg_depend d
              join pg_catalog.pg_class r on r.oid = d.refobjid join pg_catalog.pg_namespace n on n.oid = r.relnamespace
              where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = l.oid
                and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and r.oid <> l.polrelid)
-from pg_catalog.pg_policy l
-where l.polrelid = %(table)s and l.polname = %(policy)s;
+from pg_catalog.pg_policy l join pg_catalog.pg_class c on c.oid = l.polrelid
+where c.relnamespace = pg_catalog.pg_my_temp_schema();
 
--- name: policy_twin_oid
-select c.oid from pg_catalog.pg_class c
-where c.relname = %(table)s and c.relnamespace = pg_catalog.pg_my_temp_schema();
+-- name: policy_twin_triggers
+select c.relname::text, t.tgname::text, pg_catalog.pg_get_triggerdef(t.oid)
+from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid
+where c.relnamespace = pg_catalog.pg_my_temp_schema() and not t.tgisinternal;
 
--- name: policy_twin_trigger
-select pg_catalog.pg_get_triggerdef(t.oid) from pg_catalog.pg_trigger t
-where t.tgrelid = %(table)s and t.tgname = %(trigger)s;
+-- name: policy_probe
+-- the condition stands in the tree of the function's body behind the first jointree: within a name, a blank has a
+-- backslash. Where in a text something stood is no part of it (since PostgreSQL 17 it is -1)
+with probe as (
+  select p.oid, pg_catalog.split_part(p.prosqlbody::text, ':jointree ', 1) || ':jointree ' as before,
+         p.prosqlbody::text as body
+  from pg_catalog.pg_proc p where p.proname = %(function)s and p.pronamespace = pg_catalog.pg_my_temp_schema()
+), found as (
+  select l.polrelid, case when %(number)s::int = 0 then l.polqual::text else l.polwithcheck::text end as tree
+  from pg_catalog.pg_policy l join pg_catalog.pg_class c on c.oid = l.polrelid
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = %(schema)s and c.relname = %(table)s and l.polname = %(policy)s
+), trees as (
+  select probe.oid, pg_catalog.regexp_replace(pg_catalog.substr(probe.body, pg_catalog.length(probe.before) + 1),
+           ':(location|stmt_location|stmt_len) -?\d+', ':\1', 'g') as wanted,
+         pg_catalog.regexp_replace(
+           '{FROMEXPR :fromlist ({RANGETBLREF :rtindex 1}) :quals ' || (select found.tree from found) || '}',
+           ':(location|stmt_location|stmt_len) -?\d+', ':\1', 'g') as there
+  from probe
+), relation as (
+  select c.oid from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = %(schema)s and c.relname = %(table)s
+)
+select coalesce(pg_catalog.starts_with(t.wanted, t.there), false), t.wanted ~ pg_catalog.concat(':relid ', r.oid, '\y'),
+       t.wanted ~ '\{SUBLINK ',
+       array(select distinct array[n.nspname::text, c.relname::text] from pg_catalog.pg_depend d
+             join pg_catalog.pg_class c on c.oid = d.refobjid join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+             where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = t.oid
+               and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid <> r.oid)
+from trees t, relation r;
 
 -- name: policy_session
 select current_user::text || ' ' || session_user::text, pg_catalog.current_setting('search_path');

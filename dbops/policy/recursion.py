@@ -2,110 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
-from dbops.policy.model import Auth, Definitions, Name, TableRules
-from dbops.policy.place import unfit
-from dbops.policy.predicate import check_predicate
-from dbops.policy.tokens import tokens
-
-Views = Mapping[Name, tuple[Name, ...]]
+from dbops.errors import DefinitionError
+from dbops.policy.model import Name
+from dbops.policy.printed import Printed
+from dbops.policy.state import Catalog, Policy, Wanted
 
 
-@dataclass(frozen=True)
-class Written:
-    """A predicate of a definition, and for whom and what it holds."""
-
-    key: str
-    text: str
-    roles: tuple[str, ...]
-    selects: bool  # also when rows are read
-
-    def holds_for(self, role: str) -> bool:
-        return role in self.roles or "public" in self.roles
-
-
-def written(rules: TableRules) -> Iterator[Written]:
-    """All predicates of a table's rules."""
-    for number, shared in enumerate(rules.shared, 1):
-        yield Written(f"shared {number}, when", shared.when, shared.to, "select" in shared.verbs)
-    for raw in rules.raw:
-        for key, text in (("using", raw.using), ("check", raw.check)):
-            if text is not None:
-                selects = key == "using" and raw.verb in ("all", "select")
-                yield Written(f'raw "{raw.name}", {key}', text, raw.to, selects)
-
-
-def refuse_recursion(definitions: Definitions, views: Views) -> None:
+def refuse_recursion(wanted: Wanted, catalog: Catalog, printed: Printed) -> None:
     """Raise DefinitionError, with the circle, where a policy's subqueries come back to its own table.
 
-    `views` are those that read with their caller's rights, each with the tables that it reads. The membership helper
-    is no part of a circle: it runs with its owner's rights.
-    https://www.postgresql.org/docs/current/ddl-rowsecurity.html
+    What they read is what PostgreSQL recorded as dependencies: no text is guessed at. The membership helper is no part
+    of a circle: it runs with its owner's rights. https://www.postgresql.org/docs/current/ddl-rowsecurity.html
     """
-    roles = {role for rules in definitions.tables.values() for each in written(rules) for role in each.roles}
-    for role in sorted(roles):
-        reads = {name: _reads(rules, role, definitions, views) for name, rules in definitions.tables.items()}
-        for name, rules in definitions.tables.items():
-            # what is reached again is harmless as long as its own policies hold no subselect
-            if not _has_subselect(rules, role, definitions.auth):
-                continue
-            for each, found in _direct(rules, role, definitions, views):
-                if circle := _way(found, name, reads):
-                    raise _circle(rules, each, (name, *circle))
-
-
-def _circle(rules: TableRules, each: Written, circle: tuple[Name, ...]) -> Exception:
-    return unfit(
-        rules,
-        each.key,
-        f"its subquery comes back to the table: {' -> '.join(map(str, circle))} (PostgreSQL: infinite recursion, 42P17)",
-        "read it in a SECURITY DEFINER function, as the rule tenant does",
-    )
-
-
-def _direct(
-    rules: TableRules, role: str, definitions: Definitions, views: Views
-) -> Iterator[tuple[Written, set[Name]]]:
-    for each in filter(lambda each: each.holds_for(role), written(rules)):
-        paths = check_predicate(each.text).tables
-        named = {name for path in paths for name in _resolved(path, rules.name, definitions, views)}
-        yield each, {table for name in named for table in (*views.get(name, ()), name)} & set(definitions.tables)
-
-
-def _reads(rules: TableRules, role: str, definitions: Definitions, views: Views) -> set[Name]:
-    """The defined tables that are read whenever this one is."""
-    return {name for each, found in _direct(rules, role, definitions, views) if each.selects for name in found}
-
-
-def _resolved(path: tuple[str, ...], table: Name, definitions: Definitions, views: Views) -> Iterator[Name]:
-    """A bare name may be in the schema of the table, or in public: the search_path of whoever applies is not known."""
-    if len(path) > 1:
-        yield Name(path[-2], path[-1])
+    policies = [policy for table in wanted.tables.values() for policy in table.policies]
+    if not any(printed.reads.values()):
         return
-    places = (Name(schema, path[0]) for schema in (table.schema, "public"))
-    yield from (name for name in places if name in definitions.tables or name in views)
+    for role in sorted({role for policy in policies for role in policy.roles}):
+        own = [p for p in policies if {role, "public"} & set(p.roles)]
+        reads: dict[Name, set[Name]] = defaultdict(set)
+        for policy in own:
+            if policy.verb in ("all", "select"):
+                reads[policy.table] |= _tables_read(policy, wanted, catalog, printed)
+        # to come back is harmless as long as the policies for reading the table hold no subquery
+        goals = _with_subquery(own, printed)
+        for policy in (policy for policy in own if policy.table in goals):
+            if circle := _way(policy.table, _tables_read(policy, wanted, catalog, printed), reads):
+                way = " -> ".join(str(name) for name in (policy.table, *circle))
+                raise DefinitionError(
+                    f"{wanted.tables[policy.table].source}: {policy.table}: policy {policy.name}: its subquery comes "
+                    f"back to the table for role {role}: {way} (PostgreSQL: infinite recursion, 42P17)",
+                    hint="read the other table in a SECURITY DEFINER function, as the rule tenant does; nothing was applied",
+                )
 
 
-def _has_subselect(rules: TableRules, role: str, auth: Auth) -> bool:
-    generated = role == auth.user_role and bool(rules.tenant or (rules.owner and "select" in rules.verbs))
-    return generated or any(
-        token.kind == "word" and token.text == "select"
-        for each in written(rules)
-        if each.selects and each.holds_for(role)
-        for token in tokens(each.text)
-    )
+def _tables_read(policy: Policy, wanted: Wanted, catalog: Catalog, printed: Printed) -> set[Name]:
+    """Those that are read with the user's rights: through a view with its owner's, other policies hold."""
+    found: set[Name] = set()
+    for name in printed.reads.get((policy.table, policy.name), ()):
+        view = catalog.views.get(name)
+        if view is None:
+            found.add(name)
+        elif view.security_invoker or name in wanted.invoker_views:
+            found |= set(view.reads)
+    return found
 
 
-def _way(first: set[Name], goal: Name, reads: Mapping[Name, set[Name]]) -> tuple[Name, ...]:
-    """The shortest way from one of `first` to `goal`; () where there is none."""
+def _way(start: Name, first: set[Name], reads: Mapping[Name, set[Name]]) -> tuple[Name, ...]:
+    """The shortest way from `first` back to `start`; empty where there is none."""
     ways: list[tuple[Name, ...]] = [(name,) for name in sorted(first)]
-    seen = set(first)
-    for way in ways:
-        if way[-1] == goal:
+    seen: set[Name] = set()
+    for way in ways:  # grows while it is read
+        if way[-1] == start:
             return way
-        fresh = sorted(reads[way[-1]] - seen)
-        seen.update(fresh)
-        ways += [(*way, name) for name in fresh]
+        if way[-1] not in seen:
+            seen.add(way[-1])
+            ways += [(*way, name) for name in sorted(reads.get(way[-1], ()))]
     return ()
+
+
+def _with_subquery(policies: Sequence[Policy], printed: Printed) -> set[Name]:
+    return {p.table for p in policies if p.verb in ("all", "select") and (p.table, p.name) in printed.subqueries}
