@@ -24,6 +24,9 @@ _UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0}
 class Settings:
     """What a command works with. `url` is None where the embedded server is meant; durations are seconds.
 
+    `workers` processes copy a backup's rows; `tenancy` is the column that says whose a row is; `keep_daily` days,
+    `keep_weekly` weeks and `keep_monthly` months are how long backups of these tiers stay.
+
     `notes` are what a person should be told of how the settings came about.
     """
 
@@ -37,6 +40,12 @@ class Settings:
     scratch_url: str | None = field(default=None, repr=False)
     migrations: Path = Path("migrations/sql")
     policies: Path = Path("policies")
+    store: str = ""  # of backups: a folder or s3://bucket/prefix; empty: backups/ in the root
+    workers: int = 2
+    tenancy: str = "user_id"
+    keep_daily: int = 30
+    keep_weekly: int = 12
+    keep_monthly: int = 12
     table: str = "public.schema_migrations"
     schemas: tuple[str, ...] = ("public",)
     search_path: str = ""
@@ -118,6 +127,12 @@ KEYS: dict[str, Callable[[object], Any]] = {
     "scratch_url": _url,
     "migrations": lambda value: Path(_text(value)),
     "policies": lambda value: Path(_text(value)),
+    "store": _url,
+    "workers": _positive,
+    "tenancy": _text,
+    "keep_daily": _positive,
+    "keep_weekly": _positive,
+    "keep_monthly": _positive,
     "table": _table,
     "schemas": _names,
     "search_path": _search_path,

@@ -15,6 +15,9 @@ The message names the thing and says what happened; the hint says what was left 
     │   └── UnfitServer                  a standby, or a pooler in statement mode
     ├── LockHeld                     11  another runner holds the lock
     ├── HistoryMismatch              12  files and history disagree (edited, missing, out of order)
+    ├── BackupDamaged                13  a backup is damaged or a drill failed
+    ├── StoreError                    1  the backup store cannot be read or written
+    │   └── ObjectMissing                an object that a manifest names is not there
     ├── StatementFailed               1  PostgreSQL refused a statement of a migration
     │   └── Blocked                      it waited for a lock longer than lock_timeout, tries included
     ├── LockLost                      1  the runner lock was lost in the middle of a run
@@ -106,6 +109,19 @@ class LockHeld(DbopsError):
 class HistoryMismatch(DbopsError):
     code = "history_mismatch"
     exit_code = 12
+
+
+class BackupDamaged(DbopsError):
+    code = "backup_damaged"
+    exit_code = 13
+
+
+class StoreError(DbopsError):
+    code = "store"
+
+
+class ObjectMissing(StoreError):
+    code = "object_missing"
 
 
 class StatementFailed(DbopsError):

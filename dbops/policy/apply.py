@@ -5,12 +5,10 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import psycopg
-from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from dbops.config import Settings
 from dbops.database import (
@@ -20,18 +18,19 @@ from dbops.database import (
     parameters,
     place_of,
     primary_of,
-    redact,
     translated,
 )
-from dbops.errors import Blocked, DbopsError, HistoryMismatch, LockLost, NotAllowed, StatementFailed
+from dbops.errors import Blocked, DbopsError, HistoryMismatch, NotAllowed
 from dbops.lock import RunnerLock
-from dbops.policy.catalog import RECORD, on_record, read_catalog, rows
+from dbops.policy.catalog import read_catalog, rows
 from dbops.policy.compile import compile_definitions
-from dbops.policy.model import HELPERS, Definitions, Name, Verbatim
+from dbops.policy.execute import Waited, blocked, require_lock, run_together
+from dbops.policy.files import run_files
+from dbops.policy.model import HELPERS, Definitions, Verbatim
 from dbops.policy.plan import Plan, Statement, Unmanaged, make_plan
 from dbops.policy.printed import Printed, print_wanted
 from dbops.policy.recursion import refuse_recursion
-from dbops.policy.state import Catalog, Policy, Wanted
+from dbops.policy.state import Catalog, Wanted
 
 if TYPE_CHECKING:
     from dbops.database import Connection
@@ -146,7 +145,7 @@ class Applier:
         try:
             with conn.transaction():
                 self._begin(conn, lock.server.major)
-                _guarded(conn, lock)
+                require_lock(conn, lock)
                 planned = self._plan(conn)
                 _require_expected(planned.plan, expected)
                 require_rights(planned)
@@ -154,18 +153,13 @@ class Applier:
                     return planned.plan
                 # a file may have made a policy its own
                 return replace(planned.plan, unmanaged=self._run(conn, lock, planned).unmanaged)
-        except _Waited as error:
-            raise _blocked(conn, error) from error
+        except Waited as error:
+            raise blocked(conn, error) from error
 
     def _run(self, conn: Connection, lock: RunnerLock, planned: Planned) -> Plan:
-        made: dict[str, frozenset[tuple[Name, str]]] = {}
-        for statement in planned.plan.statements:
-            if statement.file:
-                made[statement.file] = self._run_file(conn, lock, statement)
-            else:
-                _execute(conn, lock, statement, statement.sql)
-        if made:
-            self._record(conn, made)
+        statements = planned.plan.statements
+        run_together(conn, lock, [statement for statement in statements if not statement.file])
+        run_files(conn, lock, [statement for statement in statements if statement.file], planned.verbatim)
         left = self._plan(conn).plan
         if left.statements:
             raise DbopsError(
@@ -173,52 +167,8 @@ class Applier:
                 hint="all of it was rolled back. A privilege that somebody else granted is his to revoke; "
                 "a file of policies/*.sql may undo what a definition asks",
             )
-        _guarded(conn, lock)
+        require_lock(conn, lock)
         return left
-
-    def _run_file(self, conn: Connection, lock: RunnerLock, statement: Statement) -> frozenset[tuple[Name, str]]:
-        """Run a whole file; the policies that it made or changed."""
-        before = set(rows(conn, "policy_versions"))
-        who, path = rows(conn, "policy_session")[0]
-        # in EXECUTE a COMMIT is an error: sent as it is, it would end our transaction
-        body = sql.SQL("begin execute {}; end").format(sql.Literal(statement.sql)).as_string()
-        _execute(conn, lock, statement, sql.SQL("do {}").format(sql.Literal(body)).as_string())
-        if rows(conn, "policy_session")[0][0] != who:
-            raise StatementFailed(
-                f"{statement.file}: it leaves another role set", hint="RESET ROLE at its end; rolled back"
-            )
-        rows(conn, "policy_set_path", path=path)
-        conn.execute("set local row_security = off")
-        after = set(rows(conn, "policy_versions"))
-        kept = {(p.table, p.name) for p in read_catalog(conn).recorded.get(statement.file, ())}
-        return frozenset({(Name(row[0], row[1]), row[2]) for row in after - before} | kept)
-
-    def _record(self, conn: Connection, made: dict[str, frozenset[tuple[Name, str]]]) -> None:
-        """What the files made, as it stands when all of them have run."""
-        ensure_record(conn)
-        now = {(p.table, p.name): p for p in read_catalog(conn).policies}
-        checksums = {file.path.name: file.checksum for file in self.definitions.verbatim}
-        for name, keys in made.items():
-            policies = [_plain(now[key]) for key in sorted(keys) if key in now]
-            row = {"path": name, "checksum": checksums[name], "policies": policies}
-            conn.execute(on_record("policy_forget_file"), {"path": name})
-            conn.execute(on_record("policy_add_file"), {"row": Jsonb(row)})
-
-
-def _plain(policy: Policy) -> dict[str, object]:
-    return asdict(policy) | {"schema": policy.table.schema, "table": policy.table.name}
-
-
-def ensure_record(conn: Connection) -> None:
-    """Make `dbops.policy_files` where it is missing, closed to everybody else: default privileges may say otherwise."""
-    conn.execute("create schema if not exists dbops")
-    conn.execute("revoke all on schema dbops from public")
-    conn.execute(on_record("policy_create_files"))
-    table = sql.Identifier(*RECORD)
-    conn.execute(sql.SQL("alter table {} enable row level security").format(table))
-    for (role,) in rows(conn, "policy_record_grantees", table=RECORD[1]):
-        grantee = sql.SQL("public") if role == "public" else sql.Identifier(role)
-        conn.execute(sql.SQL("revoke all on {} from {}").format(table, grantee))
 
 
 def _require_expected(plan: Plan, expected: Plan | None) -> None:
@@ -258,60 +208,3 @@ def _require_bypass(planned: Planned) -> None:
                 hint=f'as a superuser: ALTER ROLE "{role.name}" BYPASSRLS; or connect as a role that has it '
                 "(on Supabase: postgres). Nothing was applied",
             )
-
-
-# --- statements ----------------------------------------------------------------------------------
-
-
-class _Waited(Exception):
-    """A statement waited for a lock for too long."""
-
-    def __init__(self, statement: Statement) -> None:
-        super().__init__(statement.sql)
-        self.statement = statement
-
-
-def _execute(conn: Connection, lock: RunnerLock, statement: Statement, text: str) -> None:
-    try:
-        _guarded(conn, lock, text)
-    except psycopg.Error as error:
-        if error.sqlstate in ("55P03", "40P01"):
-            raise _Waited(statement) from error
-        if not error.sqlstate or error.sqlstate[:2] in ("08", "57"):
-            raise
-        kind = NotAllowed if error.sqlstate == "42501" else StatementFailed
-        place = statement.file or statement.table or HELPERS
-        message = redact(str(error).strip())
-        raise kind(
-            f"{place}: {message}\n  {statement.sql[:300]}", hint="all of it was rolled back; nothing was applied"
-        ) from error
-
-
-def _blocked(conn: Connection, error: _Waited) -> Blocked:
-    """Who still holds what the statement waited for: nothing of ours waits any more, so nobody queues behind it."""
-    statement = error.statement
-    names = statement.tables
-    found = rows(conn, "policy_holders", schemas=[n.schema for n in names], names=[n.name for n in names])
-    who = "; ".join(
-        f"process {pid} ({user or 'unknown'}, {application or 'no name'}, {state}, for {age:.0f} s): {' '.join(query.split())}"
-        for pid, user, application, state, age, query in found
-    )
-    what = statement.file or f"{statement.sql.split(' ON ')[0]} on {statement.table}"
-    return Blocked(
-        f"{what}: waited too long for a lock; held by {who or 'somebody who is no longer to be seen'}",
-        hint="end that transaction (pg_terminate_backend) or wait for it, then run the command again; "
-        "all of it was rolled back, nothing was applied",
-    )
-
-
-def _guarded(conn: Connection, lock: RunnerLock, text: str = "") -> None:
-    """Run a text, in one message with a look whether the runner lock is still held. Raises LockLost."""
-    try:
-        conn.execute((lock.guard().as_string() + text).encode())
-    except psycopg.errors.InvalidTextRepresentation as error:
-        if "dbops: the runner lock was lost" not in str(error):
-            raise
-        raise LockLost(
-            "the runner lock was lost in the middle of the run (its connection was cut)",
-            hint="all of it was rolled back; run the command again",
-        ) from error

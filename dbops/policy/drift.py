@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from dbops.policy.apply import Planned
 from dbops.policy.model import HELPERS, PREFIX, Name
-from dbops.policy.plan import create, held
+from dbops.policy.plan import create, held, helper_owner
 from dbops.policy.state import Policy
 from dbops.policy.texts import without_table
 
@@ -41,9 +41,11 @@ def _wanted(planned: Planned) -> Iterator[Block]:
             using, check = printed.policies[policy.table, policy.name]
             yield _policy(replace(policy, using=using, check=check))
         yield from (_trigger(t.table, t.name, printed.triggers[t.table, t.name]) for t in table.triggers)
+    functions = {(f.name.name, f.arguments): f for f in catalog.functions if f.name.schema == HELPERS}
     for helper in wanted.helpers:
+        owner = helper_owner(functions.get((helper.name, helper.arguments)), catalog)
         text = printed.helpers[helper.name, helper.arguments]
-        yield _function(helper.name, helper.arguments, text, helper.execute)
+        yield _function(helper.name, helper.arguments, text, set(helper.execute) - {owner}, owner)
     yield from ((f"view {name}", ["security_invoker = true"]) for name in wanted.invoker_views)
     yield from (_policy(policy) for made in catalog.recorded.values() for policy in made)
     yield from ((f"file {file.path.name}", [f"sha256 {file.checksum}"]) for file in planned.verbatim)
@@ -68,7 +70,8 @@ def _found(planned: Planned) -> Iterator[Block]:
     for function in catalog.functions:
         name, arguments = function.name, function.arguments
         if name.schema == HELPERS and ((name.name, arguments) in known or function.definition in dropped):
-            yield _function(name.name, arguments, function.definition, function.executable_by - {function.owner})
+            execute = function.executable_by - {function.owner}
+            yield _function(name.name, arguments, function.definition, execute, function.owner)
     for name in wanted.invoker_views:
         yield f"view {name}", [f"security_invoker = {str(catalog.views[name].security_invoker).lower()}"]
     files = {file.path.name for file in planned.verbatim}
@@ -88,5 +91,6 @@ def _trigger(table: Name, name: str, definition: str) -> Block:
     return f"trigger {name} on {table}", [definition.replace("\0", str(table))]
 
 
-def _function(name: str, arguments: str, text: str, execute: Collection[str]) -> Block:
-    return f"function {HELPERS}.{name}({arguments})", [*text.splitlines(), f"execute: {', '.join(sorted(execute))}"]
+def _function(name: str, arguments: str, text: str, execute: Collection[str], owner: str) -> Block:
+    lines = [*text.splitlines(), f"execute: {', '.join(sorted(execute))}", f"owner: {owner}"]
+    return f"function {HELPERS}.{name}({arguments})", lines

@@ -100,14 +100,14 @@ def _helpers(conn: Connection, helpers: Sequence[Helper], catalog: Catalog) -> d
 
 
 def _make_helper(conn: Connection, helper: Helper, catalog: Catalog) -> None:
-    """Any function of that name is moved aside first: its result or owner may be another, policies may need it."""
+    """Any function of that name is moved aside first: its result may be another, and policies may need it."""
     for function in catalog.functions:
-        if (function.name, function.arguments) == (Name(HELPERS, helper.name), helper.arguments):
-            rename = sql.SQL("alter routine {}({}) rename to {}").format(
-                sql.Identifier(HELPERS, helper.name), sql.SQL(helper.arguments), sql.Identifier(f"{function.oid}")
+        if function.name == Name(HELPERS, helper.name):
+            aside = sql.SQL("alter function {}({}) rename to {}").format(
+                sql.Identifier(HELPERS, helper.name), sql.SQL(function.arguments), sql.Identifier(str(function.oid))
             )
-            conn.execute(rename)
-    conn.execute(helper.statement.encode())
+            conn.execute(aside)
+    conn.execute(helper.statement.encode(), binary=True)
 
 
 def _require_schema(conn: Connection, catalog: Catalog) -> None:

@@ -108,6 +108,30 @@ def write(folder: Path, name: str, up: str, down: str = "") -> Path:
     return path
 
 
+COMPATIBLE = Path(__file__).parents[2] / "migrations" / "sql" / "20250101_000000_supabase_compatibility.sql"
+TABLE = """create table public.notes (user_id uuid not null, id int generated always as identity, note text,
+  primary key (user_id, id));"""
+DEFINITIONS = 'version = 1\nauth = "supabase"\n\n[table."public.notes"]\nowner = "user_id"\n'
+
+
+@pytest.fixture
+def shop(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
+    """A project with one table of users' rows, migrated, and its definition, not applied."""
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    up = COMPATIBLE.read_text(encoding="utf-8").split("-- migrate:up\n")[1].split("-- migrate:down")[0]
+    write(folder, "20250101_000000_auth", up)
+    write(folder, "20250101_000001_notes", TABLE)
+    (folder / "policies").mkdir()
+    (folder / "policies" / "notes.toml").write_text(DEFINITIONS)
+    assert dbops("migrate", "up", "-q").code == 0
+    return folder
+
+
+def sql(url: str, text: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(text.encode())
+
+
 @pytest.fixture
 def plain(empty_db: psycopg.Connection[Any]) -> Iterator[str]:
     """A role that is neither superuser nor sees past row level security; gone afterwards, with what it owns here."""

@@ -17,7 +17,7 @@ from dbops.embedded import local_status, stop_local
 from dbops.sql import shipped
 from tests.cli.conftest import Command, write
 
-BARE = [".gitignore", "backups/.gitkeep", "dbops.toml", "migrations/sql/.gitkeep", "policies/.gitkeep"]
+BARE = [".gitignore", "backups/.gitkeep", "dbops.toml", "migrations/sql/.gitkeep", "policies/app.toml"]
 
 
 def files(folder: Path) -> list[str]:
@@ -29,12 +29,14 @@ class TestInit:
         done = dbops("init", "--no-memory")
         assert done.code == 0
         assert files(folder) == BARE
-        assert sorted(line.removeprefix("wrote ") for line in done.out.splitlines()[:-1]) == BARE
-        assert done.out.splitlines()[-1] == "next: dbops migrate new NAME, dbops migrate up"
+        assert sorted(line.removeprefix("wrote ") for line in done.out.splitlines()[:-2]) == BARE
+        assert done.out.splitlines()[-2] == "next: dbops migrate new NAME, dbops migrate up"
         assert tomllib.loads((folder / "dbops.toml").read_text()) == {
             "migrations": "migrations/sql",
+            "policies": "policies",
             "schemas": ["public"],
         }
+        assert tomllib.loads((folder / "policies" / "app.toml").read_text()) == {"version": 1}
 
     def test_without_a_terminal_nobody_is_asked(self, folder: Path, dbops: Command) -> None:
         assert sorted(dbops("init", "--json").json["files"]) == BARE
@@ -55,6 +57,7 @@ class TestInit:
         assert sorted(path.name for path in (folder / "migrations/sql").glob("*.sql")) == names
         for name in names:
             assert (folder / "migrations/sql" / name).read_bytes() == (shipped("migrations/sql") / name).read_bytes()
+        assert (folder / "policies/memory.toml").read_bytes() == (shipped("policies") / "memory.toml").read_bytes()
         assert sorted(done.json["files"]) == files(folder)
         assert tomllib.loads((folder / "dbops.toml").read_text())["schemas"] == ["public", "auth"]
 
@@ -76,7 +79,9 @@ class TestInit:
         assert (folder / "dbops.toml").read_text() == "wait = '1s'"
         assert files(folder) == ["dbops.toml"]
 
-    @pytest.mark.parametrize("name", ["migrations/sql/20250101_000001_enhanced_memory_schema.sql", "policies/.gitkeep"])
+    @pytest.mark.parametrize(
+        "name", ["migrations/sql/20250101_000001_enhanced_memory_schema.sql", "policies/memory.toml"]
+    )
     def test_no_file_is_overwritten(self, folder: Path, dbops: Command, name: str) -> None:
         path = folder / name
         path.parent.mkdir(parents=True)

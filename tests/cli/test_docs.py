@@ -35,6 +35,7 @@ DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 SHOWN_PROJECT = "/home/ann/shop"
 COMING = {"backup", "hygiene", "memory", "monitor", "doctor"}
+ROOMS = ("migrate", "policy")
 COMMON = {"--url", "--env", "--config", "--no-embedded", "--json", "--verbose", "-v", "--quiet", "-q", "--help", "-h"}
 EMBEDDED = "using the embedded PostgreSQL"
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -354,17 +355,18 @@ def sections(page: Path) -> dict[str, str]:
 
 
 @pytest.mark.quick
-def test_every_verb_has_a_row_and_every_verb_of_migrate_a_section() -> None:
+def test_every_verb_has_a_row_and_every_verb_of_a_room_a_section() -> None:
     described = {name.removeprefix("dbops ") for name in rows(ROOT / "README.md") if name.startswith("dbops ")}
     assert described - {name for name in described if name.split()[0] in COMING} == set(verbs())
-    headings = {name for name in sections(DOCS / "migrate.md") if name.startswith("dbops migrate ")}
-    assert headings == {f"dbops {verb}" for verb in verbs() if verb.startswith("migrate ")}
+    for room in ROOMS:
+        headings = {name for name in sections(DOCS / f"{room}.md") if name.startswith(f"dbops {room} ")}
+        assert headings == {f"dbops {verb}" for verb in verbs() if verb.startswith(f"{room} ")}
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("verb", [verb for verb in verbs() if verb.startswith("migrate ")])
+@pytest.mark.parametrize("verb", [verb for verb in verbs() if verb.split()[0] in ROOMS])
 def test_every_option_is_described(verb: str) -> None:
-    text = sections(DOCS / "migrate.md")[f"dbops {verb}"]
+    text = sections(DOCS / f"{verb.split()[0]}.md")[f"dbops {verb}"]
     assert {name for name in options(verbs()[verb]) - COMMON if not re.search(rf"{name}\b", text)} == set()
 
 

@@ -7,40 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from dbops.cli.policy import narrows
-from dbops.cli.policy_output import attack_text
 from dbops.database import connect
-from dbops.policy import PolicyManager
-from dbops.policy.attack.result import Cell, Equivalent, Leak, Mutants, Report, Vacuous
 from dbops.policy.model import Name
 from dbops.policy.plan import Statement
-from tests.cli.conftest import Command, write
-
-COMPATIBLE = Path(__file__).parents[2] / "migrations" / "sql" / "20250101_000000_supabase_compatibility.sql"
-TABLE = """create table public.notes (user_id uuid not null, id int generated always as identity, note text,
-  primary key (user_id, id));"""
-DEFINITIONS = 'version = 1\nauth = "supabase"\n\n[table."public.notes"]\nowner = "user_id"\n'
-
-
-@pytest.fixture
-def shop(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
-    """A project with one table of users' rows, migrated, and its definition, not applied."""
-    monkeypatch.setenv("DATABASE_URL", empty_url)
-    up = COMPATIBLE.read_text(encoding="utf-8").split("-- migrate:up\n")[1].split("-- migrate:down")[0]
-    write(folder, "20250101_000000_auth", up)
-    write(folder, "20250101_000001_notes", TABLE)
-    (folder / "policies").mkdir()
-    (folder / "policies" / "notes.toml").write_text(DEFINITIONS)
-    assert dbops("migrate", "up", "-q").code == 0
-    return folder
-
-
-def sql(url: str, text: str) -> None:
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(text.encode())
+from tests.cli.conftest import Command, sql
 
 
 def snapshot(url: str) -> list[Any]:
@@ -230,9 +203,6 @@ def test_lint_before_there_are_definitions(shop: Path, empty_url: str, dbops: Co
     assert "there is no folder policies" in done.err
 
 
-# --- attack --------------------------------------------------------------------------------------
-
-
 @pytest.mark.quick
 def test_what_asks() -> None:
     def one(text: str, was: str = "", file: str = "") -> bool:
@@ -247,107 +217,3 @@ def test_what_asks() -> None:
     assert one('DROP POLICY "p" ON "public"."t"')
     assert one('CREATE POLICY "p" ON "public"."t" AS PERMISSIVE', 'CREATE POLICY "p" …')
     assert one("grant all on t to anon", file="own.sql")
-
-
-LEAK = Leak("public.a", "other user", "select", "table", "saw 1 row of the victim", "begin;\nselect 1;")
-CELLS = (
-    Cell("public.a", "delete", "owner", "allowed"),
-    Cell("public.a", "delete", "other user", "held"),
-    Cell("public.a", "select", "owner", "allowed"),
-    Cell("public.a", "select", "other user", "leak"),
-    Cell("public.long_name", "select", "owner", "vacuous"),
-)
-REPORT = Report(
-    ("public.a", "public.long_name"), 1234, (LEAK,), (Vacuous("public.long_name", "owner", "no row"),), CELLS,
-    "18", "embedded", 1500.0, (Vacuous("public.geo", "", "postgis is missing"),), ("a note",),
-    Mutants(3, ("a", "b"), ("c",), (Equivalent("d", "the same rows"),)),
-)  # fmt: skip
-
-
-@pytest.mark.quick
-def test_the_matrix() -> None:
-    import click
-
-    assert click.unstyle(attack_text(REPORT)).splitlines() == [
-        "                        A B",
-        "public.a         delete + .",
-        "                 select + !",
-        "public.long_name select ?",
-        "",
-        "A owner   B other user",
-        ". held   + allowed by a definition   ! leak   ? nothing proven",
-        "",
-        "LEAK  public.a, other user, select via table: saw 1 row of the victim",
-        "    begin;",
-        "    select 1;",
-        "vacuous  public.long_name, owner: no row",
-        "not proven  public.geo: postgis is missing",
-        "note  a note",
-        "SURVIVED  c: the attack did not notice",
-        "equivalent  d: the same rows",
-        "3 mutants: 2 caught, 1 survived, 1 equivalent",
-        "leaks: 2 tables, 1,234 attacks, 1 leak, 1 vacuous, on PostgreSQL 18 (embedded) in 1500 ms",
-    ]
-
-
-def test_attack(shop: Path, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The table stands: it is attacked on a scratch server, and no row of another is got."""
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
-    done = dbops("policy", "attack", "--json")
-    document = done.json
-    assert (done.code, document["verdict"], document["leaks"], document["vacuous"]) == (0, "isolated", [], [])
-    assert "public.notes" in document["tables"]
-    assert document["attacks"] > 50
-    assert document["mutants"] is None
-    assert {cell["state"] for cell in document["cells"]} == {"held", "allowed"}
-
-
-def test_an_attack_that_leaks(shop: Path, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
-    raw = '[[table."public.notes".raw]]\nname = "open"\nfor = "select"\nto = ["authenticated"]\nusing = "true"\n'
-    (shop / "policies" / "notes.toml").write_text(DEFINITIONS + raw)
-    done = dbops("policy", "attack", "--json")
-    assert (done.code, done.json["verdict"]) == (4, "leaks")
-    leak = next(leak for leak in done.json["leaks"] if (leak["via"], leak["verb"]) == ("table", "select"))
-    assert {"table", "actor", "verb", "via", "sql"} <= set(leak)
-    assert leak["table"] == "public.notes"
-    assert "select" in leak["sql"].lower()
-    text = dbops("policy", "attack", "--table", "public.notes")
-    assert text.code == 4
-    assert "LEAK  public.notes" in text.out
-    sarif = json.loads(dbops("policy", "attack", "--format", "sarif").out)
-    results = sarif["runs"][0]["results"]
-    assert {result["ruleId"] for result in results} == {"attack-leak"}
-    place = results[0]["locations"][0]["physicalLocation"]
-    assert place["artifactLocation"]["uri"] == "policies/notes.toml"
-
-
-def test_lint_beside_the_attack(
-    shop: Path, empty_url: str, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A weak WITH CHECK, and a trigger that lets nobody use it: lint alone says error, and that is told."""
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
-    (shop / "policies" / "notes.toml").write_text(DEFINITIONS + 'immutable = ["user_id"]\n')
-    assert dbops("policy", "apply", "--yes").code == 0
-    agreed = dbops("policy", "lint", "--no-pgrls", "--attack", "--json")
-    assert (agreed.code, agreed.json["disagreements"], agreed.json["attack"]["verdict"]) == (0, [], "isolated")
-    sql(
-        empty_url,
-        "create policy weak on public.notes for update to authenticated "
-        "using (user_id = (select auth.uid())) with check (note is not null)",
-    )
-    differ = dbops("policy", "lint", "--no-pgrls", "--attack", "--json").json["disagreements"]
-    assert [(each["table"], each["kind"]) for each in differ] == [("public.notes", "unproven")]
-    assert (
-        "lint alone  public.notes: lint has policy-check-weaker"
-        in dbops("policy", "lint", "--no-pgrls", "--attack").out
-    )
-
-
-def test_survivors_and_leaks_are_exit_4(shop: Path, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the library finds, the exit code tells it."""
-    isolated = Report(("public.notes",), 9, (), (), (), "18", "embedded", 1.0)
-    survived = Report(("public.notes",), 9, (), (), (), "18", "embedded", 1.0, mutants=Mutants(1, (), ("weak",), ()))
-    for report, code in ((isolated, 0), (survived, 4), (REPORT, 4), (Report((), 0, (), (), (), "", "", 0.0), 4)):
-        monkeypatch.setattr(PolicyManager, "attack", lambda self, report=report, **_: report)
-        assert dbops("policy", "attack", "--mutate").code == code

@@ -102,16 +102,44 @@ PREDICATES = [
 ]
 
 
+# a function of the row, the table's name with its schema: no twin can stand for the table
+ON_THE_TABLE = ["of_row(documents)", "public.documents.id > 0"]
+
+
 @pytest.mark.parametrize("predicate", PREDICATES)
 def test_a_predicate_printed_on_a_twin_is_that_of_the_table(there: Db, predicate: str) -> None:
-    want = wanted(select(predicate), select(predicate, "q", verb="update", check=predicate))
-    made = applier(there, want).plan()
-    for name in ("p", "q"):
-        policy = next(p for p in want.tables[Name("public", "documents")].policies if p.name == name)
+    subject = applier(there, wanted(select(predicate), select(predicate, "q", verb="update", check=predicate)))
+    before = subject.plan().printed.policies
+    for policy in subject.plan().wanted.tables[DOCUMENTS].policies:
         there.execute(create(policy).encode())
     with connect(there.info.dsn, "test") as conn:
-        now = {p.name: (p.using, p.check) for p in load_catalog(conn).policies}
-    assert {name: made.printed.policies[Name("public", "documents"), name] for name in now} == now
+        now = {(DOCUMENTS, p.name): (p.using, p.check) for p in load_catalog(conn).policies}
+    assert subject.plan().printed.policies == now
+    assert (before == now) == (predicate not in ON_THE_TABLE)
+
+
+CHANGED = {
+    "of_row(documents)": ["not of_row(documents)", "true", "other.of_row(documents)", "of_row(documents) and id = 1"],
+    "public.documents.id = 1": ["public.documents.id = 2", "public.documents.tenant_id = 1"],
+    # its own condition is found within what was there before, and the other way round
+    "exists (select from public.members documents where public.documents.id = 1)": ["id = 1", "tenant_id = 1"],
+    "public.documents.id = 1 and of_row(documents)": ["id = 1"],
+}
+
+
+@pytest.mark.parametrize(("predicate", "found"), [(wanted, found) for wanted in CHANGED for found in CHANGED[wanted]])
+def test_what_only_the_table_can_say_is_compared_as_a_tree(there: Db, predicate: str, found: str) -> None:
+    there.execute(
+        "create schema other; create function other.of_row(documents) returns boolean language sql stable as 'select true'"
+    )
+    policy = select(predicate, verb="update", check="true")
+    subject = applier(there, wanted(policy))
+    there.execute(create(replace(policy, using=found)).encode())
+    assert [s.sql for s in subject.plan().plan.statements][1:] == [
+        f'ALTER POLICY "p" ON "public"."documents" USING ({predicate})'
+    ]
+    subject.apply()
+    assert subject.plan().plan.statements == ()
 
 
 def test_every_predicate_at_once_is_applied_and_then_nothing_is_left(there: Db) -> None:
@@ -133,7 +161,8 @@ def test_planning_leaves_nothing_behind(there: Db) -> None:
     before = there.execute("select count(*) from pg_class").fetchone()
     with there.transaction():
         there.execute("lock table documents in row exclusive mode")  # a writer does not hold a plan up
-        assert len(applier(there, wanted(select("true"))).plan().plan.statements) == 2
+        policies = [select(text, f"p{number}") for number, text in enumerate(("true", *ON_THE_TABLE))]
+        assert len(applier(there, wanted(*policies)).plan().plan.statements) == 4
     assert there.execute("select count(*) from pg_class").fetchone() == before
     assert there.execute("select count(*) from pg_policy").fetchone() == (0,)
 
@@ -168,7 +197,7 @@ def test_a_predicate_that_postgresql_refuses_is_told_before_anything(there: Db, 
     assert there.execute("select count(*) from pg_policy").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("predicate", [PREDICATES[15], PREDICATES[16]])
+@pytest.mark.parametrize("predicate", ON_THE_TABLE)
 def test_recursion_is_what_postgresql_says_too(there: Db, predicate: str) -> None:
     """What names the table itself is no subquery on it; what reads it is, here and there."""
     subject = applier(there, wanted(select(predicate)))
@@ -192,6 +221,45 @@ def test_a_table_that_the_path_does_not_find_is_not_its_twin(there: Db) -> None:
     name = Name("hidden", "things")
     with pytest.raises(DefinitionError, match="search_path"):
         applier(there, wanted(select("exists (select from things t where t.id = 1)", table=name))).plan()
+
+
+def test_what_one_table_lacks_is_not_found_among_the_twins_of_others(there: Db) -> None:
+    there.execute("create schema hidden; create table hidden.things (id int)")
+    things = select("true", "q", Name("hidden", "things"))
+    for text in ("exists (select from things t where t.id = 1)", "null::things is null"):
+        with pytest.raises(DefinitionError, match=r"policies/a.toml:7: public.documents: policy p: .*things"):
+            applier(there, wanted(select(text), things)).plan()
+
+
+def test_one_bad_predicate_among_many_is_named(there: Db) -> None:
+    policies = [select(f"documents.id = {number}", f"p{number}") for number in range(150)]
+    policies[120] = select("documents.none = 1", "p120")
+    with pytest.raises(DefinitionError, match=r"policy p120: .*none"):
+        applier(there, wanted(*policies)).plan()
+
+
+def test_tables_of_one_name_in_two_schemas(there: Db) -> None:
+    there.execute("create schema two; create table two.documents (id text); create table two.bare ()")
+    names = (DOCUMENTS, Name("two", "documents"), Name("two", "bare"))
+    policies = [select("documents.id is null", "p", name) for name in names[:2]]
+    subject = applier(there, wanted(*policies, select("bare is null", "p", names[2])))
+    assert len(subject.apply().statements) == 6
+    assert subject.plan().plan.statements == ()
+
+
+def test_a_statement_that_fails_is_named_among_many(there: Db) -> None:
+    policies = [select("true", f"p{number}") for number in range(700)]
+    subject = applier(there, wanted(*policies))
+    there.execute("""
+        create function refuse() returns event_trigger language plpgsql as $$ begin
+          if current_query() like '%p600"%' then raise exception 'not this one'; end if; end $$;
+        create event trigger refuse on ddl_command_start when tag in ('CREATE POLICY') execute function refuse()""")
+    try:
+        with pytest.raises(StatementFailed, match=r'(?s)public.documents: not this one.*CREATE POLICY "p600"'):
+            subject.apply()
+    finally:
+        there.execute("drop event trigger refuse")
+    assert there.execute("select count(*) from pg_policy").fetchone() == (0,)
 
 
 def test_a_table_of_another_role_is_named_with_its_owner(there: Db) -> None:
@@ -272,6 +340,62 @@ def test_every_drift_is_seen_and_mended(manager: Callable[..., PolicyManager], t
     assert CHANGES[change] in drift.text
     assert subject.apply(prune="theirs" in change).statements
     assert subject.check().text == ""
+
+
+@pytest.mark.parametrize("verb", ["select", "update"])
+def test_what_was_granted_on_columns_stays(manager: Callable[..., PolicyManager], there: Db, verb: str) -> None:
+    user = sql.Identifier(USER)
+    there.execute(sql.SQL("grant {} (title, id) on documents to {}").format(sql.SQL(verb), user))
+    there.execute(sql.SQL("grant insert (id), references (id) on documents to {}").format(sql.Identifier(ANON)))
+    subject = manager()
+    subject.apply()
+    held = "select has_column_privilege(%s, 'documents', %s, %s), has_table_privilege(%s, 'documents', %s)"
+    assert there.execute(held, [USER, "title", verb, USER, verb]).fetchone() == (True, False)
+    assert there.execute(held, [USER, "owner_id", verb, USER, "delete"]).fetchone() == (False, True)
+    assert there.execute(held, [ANON, "id", "insert", ANON, "insert"]).fetchone() == (False, False)
+    assert subject.plan().statements == ()
+    assert subject.check().text == ""
+
+
+HELPER = 'dbops_policy."tenants of public.members: tenant_id by user_id, role"'
+REPLACED = {
+    "another body": f"create or replace function {HELPER}(roles text[]) returns setof int language sql as 'select 1'",
+    "another result": f"drop function {HELPER} cascade;"
+    f"create function {HELPER}(roles text[]) returns text language sql as $$ select 'x' $$",
+    "another name of its argument": f"drop function {HELPER} cascade;"
+    f"create function {HELPER}(r text[]) returns setof int language sql as 'select 1'",
+    "another owner": f"alter function {HELPER} owner to {USER}",
+    "the trigger's": f"alter function dbops_policy.refuse_change() owner to {USER}",
+}
+
+
+@pytest.mark.parametrize("change", REPLACED)
+def test_a_helper_that_was_replaced_is_mended(manager: Callable[..., PolicyManager], there: Db, change: str) -> None:
+    subject = manager()
+    subject.apply()
+    before = there.execute("select proname, prosrc, proacl, proowner::regrole from pg_proc "
+                           "where pronamespace = 'dbops_policy'::regnamespace order by 1").fetchall()  # fmt: skip
+    there.execute(REPLACED[change].encode())
+    assert "function dbops_policy." in subject.check().text
+    assert subject.apply().statements
+    assert subject.check().text == ""
+    after = there.execute("select proname, prosrc, proacl, proowner::regrole from pg_proc "
+                          "where pronamespace = 'dbops_policy'::regnamespace order by 1").fetchall()  # fmt: skip
+    assert after == before
+
+
+def test_a_schema_that_somebody_made_beforehand_is_not_used(manager: Callable[..., PolicyManager], there: Db) -> None:
+    there.execute(sql.SQL("create schema dbops_policy authorization {}").format(sql.Identifier(USER)))
+    subject = manager()
+    for verb in (subject.plan, subject.apply):
+        with pytest.raises(NotAllowed, match=f"schema dbops_policy is owned by {USER}, not by postgres") as caught:
+            verb()
+        assert "ALTER SCHEMA dbops_policy OWNER TO" in caught.value.hint
+    assert there.execute(
+        "select count(*) from pg_proc where pronamespace = 'dbops_policy'::regnamespace"
+    ).fetchone() == (0,)
+    there.execute("alter schema dbops_policy owner to current_user")
+    assert subject.apply().statements
 
 
 def test_others_are_reported_and_stay(manager: Callable[..., PolicyManager], there: Db) -> None:

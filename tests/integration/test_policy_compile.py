@@ -11,7 +11,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dbops.config import Settings
 from dbops.errors import DefinitionError
+from dbops.policy import PolicyManager
 from dbops.policy.catalog import load_catalog
 from dbops.policy.compile import compile_definitions
 from dbops.policy.model import HELPERS
@@ -259,13 +261,16 @@ def test_recursion_is_told_where_postgresql_would(case: str, conn: Conn, tmp_pat
     conn.execute("create table b (id int, owner int)")
     conn.execute("create view v as select * from a")
     conn.execute(sql.SQL("grant select on v to {}").format(sql.Identifier(USER_ROLE)))
+    (tmp_path / "app.toml").write_text(HEAD + CIRCLES[case])
+    manager = PolicyManager(settings=Settings(url=conn.info.dsn, policies=tmp_path, wait=20.0))
     try:
-        build(conn, tmp_path, CIRCLES[case])
+        manager.apply()
         told = False
     except DefinitionError as error:
         told = "42P17" in error.message
-        monkeypatch.setattr("dbops.policy.compile.refuse_recursion", lambda *_: None)
-        build(conn, tmp_path, CIRCLES[case])
+        assert conn.execute("select count(*) from pg_policy").fetchone() == (0,)
+        monkeypatch.setattr("dbops.policy.apply.refuse_recursion", lambda *_: None)
+        manager.apply()
     found = [attempt(conn, 1, statement) for statement in ("select from a", "insert into a values (1, 1)")]
     assert told == ("42P17" in found), found
 

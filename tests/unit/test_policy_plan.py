@@ -10,7 +10,8 @@ import pytest
 from dbops.errors import DefinitionError
 from dbops.policy.model import Name, Verbatim
 from dbops.policy.plan import Plan, Unmanaged, make_plan
-from dbops.policy.printed import Printed, refuse_recursion
+from dbops.policy.printed import Printed
+from dbops.policy.recursion import refuse_recursion
 from dbops.policy.state import (
     Catalog,
     Function,
@@ -28,6 +29,7 @@ from dbops.policy.state import (
 pytestmark = pytest.mark.quick
 GOLDEN = Path(__file__).parent / "golden"
 NOTES, ODD = Name("public", "notes"), Name("My.schema", 'Ta"ble')
+HELPER = "printed\n RETURNS SETOF uuid\n"
 ROLES = {name: Role(name, False, False, frozenset()) for name in ("anon", "authenticated", 'O"dd')}
 ROLES["op"] = Role("op", True, True, frozenset())
 
@@ -60,7 +62,7 @@ def printed(want: Wanted) -> Printed:
         for p in t.policies
     }
     triggers = {(t.table, t.name): f"printed {t.name}" for w in want.tables.values() for t in w.triggers}
-    return Printed(texts, triggers, {(h.name, h.arguments): f"printed {h.name}" for h in want.helpers})  # type: ignore[arg-type]
+    return Printed(texts, triggers, {(h.name, h.arguments): HELPER for h in want.helpers})  # type: ignore[arg-type]
 
 
 def found(each: Policy) -> Policy:
@@ -139,7 +141,7 @@ def there_without_ours() -> Catalog:
 
 def helper_found(**facts: object) -> Function:
     name = Name("dbops_policy", "tenants of x")
-    values = {"executable_by": frozenset({"op", "authenticated"}), "definition": "printed tenants of x"}
+    values = {"executable_by": frozenset({"op", "authenticated"}), "definition": HELPER}
     return Function(name, 3, "roles text[]", "SETOF uuid", "f", True, "op", (), "s", **(values | facts))  # type: ignore[arg-type]
 
 
@@ -201,6 +203,20 @@ def test_helpers_that_differ_or_are_not_needed() -> None:
     assert plan(want, catalog(functions=(helper_found(definition="other"),))).sql == ("create or replace function …",)
     dropped = ('DROP FUNCTION "dbops_policy"."tenants of x"(roles text[])',)
     assert plan(only(), catalog(functions=(helper_found(),))).sql == dropped
+    # CREATE OR REPLACE would not take it
+    for change in ({"returns": "integer"}, {"arguments": "r text[]"}):
+        made = plan(want, catalog(functions=(replace(helper_found(), **change),)))  # type: ignore[arg-type]
+        assert [text.split(" ON ")[0].partition(" FUNCTION ")[0] for text in made.sql] == [
+            "DROP",
+            "create or replace function …",
+            "REVOKE EXECUTE",
+            "GRANT EXECUTE",
+        ]
+    # its owner could make it say anything
+    theirs = helper_found(owner="anon", executable_by=frozenset({"anon", "authenticated"}))
+    assert plan(want, catalog(functions=(theirs,))).sql == (
+        'ALTER FUNCTION "dbops_policy"."tenants of x"(roles text[]) OWNER TO "op"',
+    )
     # somebody's policy calls it: it would stand in the way
     calls = policy("theirs", using='(a IN ( SELECT dbops_policy."tenants of x"(NULL)))')
     assert plan(only(), catalog(calls, functions=(helper_found(),))).sql == ()
@@ -258,6 +274,7 @@ def test_policies_that_come_back_to_their_table(policies: list[tuple[Policy, set
     texts = Printed(
         {(p.table, p.name): (p.using, p.check) for p, _ in policies},
         reads={(p.table, p.name): frozenset(reads) for p, reads in policies},
+        subqueries=frozenset((p.table, p.name) for p, _ in policies if p.using == SUB),
     )
     views = {
         Name("public", name): View(Name("public", name), 2, False, "op", name == "invoker", (A,))

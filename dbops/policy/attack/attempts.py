@@ -2,123 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from psycopg import sql
 
 from dbops.policy.attack.oracle import relation
-from dbops.policy.attack.target import Attempt, Pair, Place, Row
-from dbops.policy.model import Name
-
-_REPLICA = "SET LOCAL session_replication_role = replica"
-_ORIGIN = "SET LOCAL session_replication_role = origin"
+from dbops.policy.attack.statements import (
+    alone,
+    assign,
+    childless,
+    granted,
+    insert,
+    is_row,
+    literals,
+    names,
+    plain_column,
+    text,
+    updatable,
+    update,
+    without,
+)
+from dbops.policy.attack.target import Attempt, Pair, Row
 
 
 def plan(pair: Pair) -> tuple[Attempt, ...]:
     """All that is tried with a victim's row and, if there is one, the attacker's own."""
     return (*reads(pair), *inserts(pair), *updates(pair), *changes_of_owner(pair), *deletes(pair), *merges(pair))
-
-
-def text(statement: sql.Composable) -> str:
-    return statement.as_string(None)
-
-
-# --- parts of statements ---
-
-
-def names(columns: Iterable[str]) -> sql.Composable:
-    return sql.SQL(", ").join(map(sql.Identifier, columns))
-
-
-def literals(row: Row, columns: Iterable[str]) -> sql.Composable:
-    return sql.SQL(", ").join(sql.Literal(row.values[column]) for column in columns)
-
-
-def is_row(place: Place, row: Row) -> sql.Composable:
-    """A condition that holds for this row only. Without a key it is by where the row lies."""
-    if not place.key:
-        return sql.SQL("tableoid::text || ctid::text = {}").format(sql.Literal(row.mark))
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier(column), sql.Literal(row.values[column])) for column in place.key
-    )
-
-
-def _assign(columns: Sequence[str], row: Row) -> sql.Composable:
-    pairs = [sql.SQL("{} = {}").format(sql.Identifier(c), sql.Literal(row.values[c])) for c in columns]
-    return sql.SQL(", ").join(pairs)
-
-
-def _quietly(place: Place, *statements: str) -> tuple[str, ...]:
-    # only where it is needed: each change of this setting throws all plans of the session away
-    return (_REPLICA, *statements, _ORIGIN) if place.guarded else statements
-
-
-def without(place: Place, *rows: Row) -> tuple[str, ...]:
-    """Take rows away without triggers and cascades, to make room for their keys."""
-    gone = [text(sql.SQL("DELETE FROM {} WHERE {}").format(relation(place.name), is_row(place, row))) for row in rows]
-    return _quietly(place, *gone)
-
-
-def alone(place: Place, row: Row) -> tuple[str, ...]:
-    """Take all other rows away, and what refers to this one: a statement without WHERE then meets this row only."""
-    delete = sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(relation(place.name), is_row(place, row))
-    return _quietly(place, text(delete), *_childless(place, row))
-
-
-def childless(place: Place, row: Row) -> tuple[str, ...]:
-    """Take away what refers to the row, so that no foreign key stands in front of a policy."""
-    return _quietly(place, *_childless(place, row)) if place.children else ()
-
-
-def _childless(place: Place, row: Row) -> Iterator[str]:
-    for child, columns, ours in place.children:
-        if any(row.values.get(column) is None for column in ours):
-            continue
-        yield text(
-            sql.SQL("DELETE FROM {} WHERE ({}) = ({}) AND NOT ({})").format(
-                relation(child),
-                names(columns),
-                literals(row, ours),
-                is_row(place, row) if child == place.name else sql.SQL("false"),
-            )
-        )
-
-
-def insert(place: Place, target: Name, row: Row, tail: sql.Composable | None = None) -> str:
-    columns = _granted(place, "INSERT")
-    return text(
-        sql.SQL("INSERT INTO {} ({}) {}VALUES ({}){}").format(
-            relation(target),
-            names(columns),
-            sql.SQL("OVERRIDING SYSTEM VALUE " if place.identity_always else ""),
-            literals(row, columns),
-            tail or sql.SQL(""),
-        )
-    )
-
-
-def update(target: Name, columns: Sequence[str], row: Row, tail: sql.Composable | None = None) -> str:
-    return text(sql.SQL("UPDATE {} SET {}{}").format(relation(target), _assign(columns, row), tail or sql.SQL("")))
-
-
-def _granted(place: Place, verb: str) -> tuple[str, ...]:
-    return tuple(place.granted.get(verb) or place.writable)
-
-
-def updatable(place: Place) -> tuple[str, ...]:
-    """Columns that an UPDATE may set: an identity ALWAYS and a generated one may not be."""
-    granted = _granted(place, "UPDATE")
-    fixed_ = {column.name for column in place.table.columns if not column.writable}
-    return tuple(column for column in granted if column not in fixed_)
-
-
-def plain_column(place: Place) -> str | None:
-    """A column that is in no key and says nothing of whose the row is; else any that may be set."""
-    rules = place.rules
-    taken = {*place.scope, *place.key, *(rules.immutable if rules else ())}
-    taken |= {column for key in (*place.table.unique, *place.table.foreign) for column in key.columns}
-    columns = updatable(place)
-    return next((column for column in columns if column not in taken), columns[0] if columns else None)
 
 
 # --- the statements ---
@@ -190,6 +99,10 @@ def updates(pair: Pair) -> Iterator[Attempt]:
     # no column is read: the SELECT policy would hide a bad UPDATE policy otherwise
     for prepare in ((), alone(place, victim)):
         yield Attempt("update", "every row", every, prepare=prepare, telling=True, writes=("update",))
+        for number, turn in enumerate(pair.turns, 1):
+            statement = update(target, list(turn), Row(victim.mark, turn))
+            said = f"every row, as a check asks ({number})"
+            yield Attempt("update", said, statement, prepare=prepare, telling=True, writes=("update",))
     if pair.own is not None:
         own = update(target, [column], pair.own)
         yield Attempt(
@@ -236,6 +149,11 @@ def changes_of_owner(pair: Pair) -> Iterator[Attempt]:
                 plain, narrow = update(pair.relation, chosen, to), update(pair.relation, chosen, to, where)
                 yield Attempt("update", said, plain, prepare=made, telling=True, writes=("update",))
                 yield Attempt("update", f"{said}, WHERE", narrow, prepare=made, writes=("update",))
+            for number, turn in enumerate(pair.turns, 1):
+                turned = Row(to.mark, {**to.values, **turn})
+                statement = update(pair.relation, (*place.scope, *(c for c in turn if c not in place.scope)), turned)
+                said, made = f"{label} ({scope}), as a check asks ({number})", alone(place, from_)
+                yield Attempt("update", said, statement, prepare=made, telling=True, writes=("update",))
     yield from _immutable(pair, own)
 
 
@@ -279,9 +197,9 @@ def merges(pair: Pair) -> Iterator[Attempt]:
     for prepare in ((), childless(place, victim)):
         yield Attempt("merge", "DELETE", text(into + sql.SQL("DELETE")), prepare=prepare, writes=("delete",))
         if column is not None:
-            do = into + sql.SQL("UPDATE SET {}").format(_assign([column], victim))
+            do = into + sql.SQL("UPDATE SET {}").format(assign([column], victim))
             yield Attempt("merge", "UPDATE", text(do), prepare=prepare, writes=("update",))
-    columns = _granted(place, "INSERT")
+    columns = granted(place, "INSERT")
     do = into + sql.SQL("DO NOTHING WHEN NOT MATCHED THEN INSERT ({}) {}VALUES ({})").format(
         names(columns), sql.SQL("OVERRIDING SYSTEM VALUE " if place.identity_always else ""), literals(victim, columns)
     )

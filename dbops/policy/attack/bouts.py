@@ -59,13 +59,7 @@ class Planner:
 
     @property
     def attacker(self) -> str:
-        """The user who owns rows in the most tables."""
-        owned: Counter[str] = Counter()
-        for place in self.seeded.places.values():
-            if place.rules and place.rules.owner:
-                owned.update({str(row.values[place.rules.owner]) for row in place.rows} - {"None"})
-        most = owned.most_common(1)
-        return most[0][0] if most else (self.seeded.users[0] if self.seeded.users else NOBODY)
+        return self.seeded.attacker or NOBODY
 
     def _owners(self, place: Place) -> Plan:
         assert place.rules is not None
@@ -74,9 +68,8 @@ class Planner:
         counted = Counter(row.values[owner] for row in place.rows if row.values[owner] is not None)
         if len(counted) < 2:
             return self._nothing(place, f"all rows have the same {owner}: there is no victim")
-        attacker = (
-            self.attacker if self.attacker in counted else min(counted, key=lambda who: (-counted[who], str(who)))
-        )
+        most = min(counted, key=lambda who: (-counted[who], str(who)))
+        attacker = self.attacker if self.attacker in counted else most
         own = next(row for row in place.rows if row.values[owner] == attacker)
         victim = self._victim(place, [row for row in place.rows if row.values[owner] not in (attacker, None)])
         pair = Pair(place, place.name, own, victim)

@@ -11,11 +11,11 @@ from psycopg import sql
 
 from dbops.policy.attack.actors import Actor
 from dbops.policy.attack.assault import Attacker, Found
-from dbops.policy.attack.attempts import names, text
 from dbops.policy.attack.bouts import Plan
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import script
+from dbops.policy.attack.statements import names, text
 from dbops.policy.attack.target import Attempt, Bout, Place, Shot
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from psycopg import sql
 
 from dbops.policy.attack.actors import Actor
 from dbops.policy.attack.assault import Attacker, Found
-from dbops.policy.attack.attempts import text
 from dbops.policy.attack.bouts import Plan
 from dbops.policy.attack.interference import Reading, compare
 from dbops.policy.attack.judge import judge
 from dbops.policy.attack.oracle import fixed, relation
 from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import SQL, run, script
+from dbops.policy.attack.statements import text
 from dbops.policy.attack.target import Attempt, Place, Shot
 from dbops.policy.model import HELPERS, Name
 

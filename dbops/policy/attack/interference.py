@@ -9,14 +9,11 @@ from psycopg import sql
 
 from dbops.policy.attack.actors import Actor
 from dbops.policy.attack.assault import Attacker, Found
-from dbops.policy.attack.attempts import text
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak
-from dbops.policy.attack.runner import run, script
+from dbops.policy.attack.runner import TOLD, run, script
+from dbops.policy.attack.statements import text
 from dbops.policy.attack.target import Attempt, Outcome, Place, Shot
-
-# an attempt's judge may tell what was read as well as judge it
-TOLD = "SELECT $2"
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Literal
 from psycopg import sql
 
 from dbops.policy.attack.assault import Attacker, Found
-from dbops.policy.attack.attempts import insert, is_row, updatable, update, without
 from dbops.policy.attack.bouts import Plan
 from dbops.policy.attack.judge import judge
 from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import run, script
+from dbops.policy.attack.statements import insert, is_row, updatable, update, without
 from dbops.policy.attack.target import Attempt, Bout, Place, Row, Shot
 from dbops.policy.model import Name
 from dbops.policy.state import Key

@@ -12,12 +12,12 @@ A way that nobody finds true for any row is nothing proven: the table is vacuous
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
-from dbops.policy.attack.ways import TooMany, Way, joined, ways_of
-from dbops.policy.model import VERBS, Definitions, Name
+from dbops.policy.attack.ways import Parts, TooMany, Way, enclosed, joined, ways_of
+from dbops.policy.model import VERBS, Definitions, Name, TableRules
 from dbops.policy.state import Catalog, Policy, Table
 
 
@@ -40,31 +40,83 @@ class Unread:
     reason: str
 
 
-def openings(
-    definitions: Definitions, catalog: Catalog, table: Table, scope: Sequence[str]
-) -> tuple[list[Opening], list[Unread]]:
-    """The ways of the table's policies for the user role and visitors, each once; `scope` says whose a row is."""
-    columns = [column.name for column in table.columns]
-    found: dict[tuple[str, ...], Opening] = {}
+@dataclass(frozen=True)
+class Openings:
+    """Of one table and of its partitions' own policies. `shared` are the ways of its shared rules, and their negations."""
+
+    found: tuple[Opening, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    shared: tuple[Way, ...] = ()
+
+    @property
+    def loose(self) -> dict[Name, list[Way]]:
+        """The ways that ask for values of a row, by the table whose rows they are."""
+        ways: dict[Name, list[Way]] = {}
+        for opening in self.found:
+            if opening.way.loose:
+                ways.setdefault(opening.table, []).append(opening.way)
+        return ways
+
+
+def openings_of(definitions: Definitions, catalog: Catalog, tables: Iterable[Name]) -> dict[Name, Openings]:
+    """What is open in each of the tables."""
+    return {name: _openings(definitions, catalog, catalog.tables[name]) for name in sorted(tables)}
+
+
+def scope_of(rules: TableRules | None) -> tuple[str, ...]:
+    """The columns that say whose a row is."""
+    if rules is None:
+        return ()
+    return tuple(column for column in (rules.owner, rules.tenant and rules.tenant.column) if column)
+
+
+def _openings(definitions: Definitions, catalog: Catalog, table: Table) -> Openings:
+    rules = definitions.tables.get(table.name)
+    columns, scope = [column.name for column in table.columns], scope_of(rules)
+    found: dict[tuple[Name, Parts], Opening] = {}
     unread: dict[Unread, None] = {}
-    for policy, text, check in _texts(definitions, catalog, table.name):
+    for policy, text, check in _texts(definitions, catalog, _with_partitions(definitions, catalog, table.name)):
         try:
-            made = ways_of(text, table.name.name, columns, scope)
+            ways = ways_of(text, policy.table.name, columns, scope)
         except TooMany as error:
-            unread[Unread(table.name, policy.name, str(error))] = None
+            unread[Unread(policy.table, policy.name, str(error))] = None
             continue
-        for way in made:
-            known = found.setdefault(way.parts, Opening(table.name, policy.name, way))
-            if check:
-                found[way.parts] = replace(known, check=True)
-    return list(found.values()), list(unread)
+        for way in ways:
+            key = (policy.table, way.parts)
+            known = found.setdefault(key, Opening(policy.table, policy.name, way))
+            found[key] = replace(known, check=known.check or check)
+    shared = [way for each in rules.shared for way in _shared(each.when, table, scope)] if rules else []
+    return Openings(tuple(found.values()), tuple(unread), tuple(shared))
 
 
-def _texts(definitions: Definitions, catalog: Catalog, table: Name) -> Iterator[tuple[Policy, str, bool]]:
+def _shared(when: str, table: Table, scope: Sequence[str]) -> list[Way]:
+    """A row for which the condition holds is wanted, and one for which it does not."""
+    columns = [column.name for column in table.columns]
+    try:
+        ways = ways_of(when, table.name.name, columns, scope)
+    except TooMany:
+        ways = ways_of(f"({enclosed(when)}) IS TRUE", table.name.name, columns, scope)
+    held_back = ways_of(f"{enclosed(when)} IS NOT TRUE", table.name.name, columns, scope)
+    return [way for way in (*ways, *held_back) if way.loose]
+
+
+def _with_partitions(definitions: Definitions, catalog: Catalog, root: Name) -> list[Name]:
+    """The table and the partitions below it that have no definition of their own."""
+    found = [root]
+    for name in found:  # grows while it is read
+        below = [each for each, table in catalog.tables.items() if table.partition_of == name]
+        found += sorted(each for each in below if each not in definitions.tables)
+    return found
+
+
+def _texts(
+    definitions: Definitions, catalog: Catalog, tables: Sequence[Name]
+) -> Iterator[tuple[Policy, str, bool]]:
     """Each permissive policy with the restrictive ones that hold beside it: the policy, the predicate, whether it is
     the check of an UPDATE."""
-    policies = [policy for policy in catalog.policies if policy.table == table]
-    for role, verb in product((definitions.auth.user_role, definitions.auth.anon_role), VERBS):
+    roles = (definitions.auth.user_role, definitions.auth.anon_role)
+    for table, role, verb in product(tables, roles, VERBS):
+        policies = [policy for policy in catalog.policies if policy.table == table]
         mine = {"public", role, *(catalog.roles[role].member_of if role in catalog.roles else ())}
         held = [policy for policy in policies if policy.verb in ("all", verb) and mine & set(policy.roles)]
         for policy in (policy for policy in held if policy.permissive):

@@ -3,7 +3,7 @@
 -- name: runner
 -- Each attempt in a subtransaction of its own, always rolled back: what it leaves is read by its judge before that.
 -- `phase` tells a refusal of the statement from a fault of what stands around it.
-create function pg_temp.dbops_attack(batch pg_catalog.jsonb)
+create or replace function pg_temp.dbops_attack(batch pg_catalog.jsonb)
   returns table (phase text, state text, told text, hit text, got_through text) language plpgsql as $$
 declare
   attempt pg_catalog.jsonb;
@@ -112,3 +112,19 @@ where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and p.prokind = 
   and not exists (select from pg_catalog.pg_depend d
                   where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
 order by p.oid;
+
+-- name: texts
+-- what functions of users' schemas are made of
+select n.nspname::text, p.proname::text, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc)
+from pg_catalog.pg_proc p
+join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname !~ '^pg_' and n.nspname <> 'information_schema' and p.prokind in ('f', 'p')
+  and not exists (select from pg_catalog.pg_depend d
+                  where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
+order by p.oid;
+
+-- name: moments
+-- the times beside those that the intervals in these texts lead to, from now on and back
+select (pg_catalog.now() + i.length * f.part)::text
+from pg_catalog.unnest(%(intervals)s::pg_catalog.interval[]) i(length)
+cross join pg_catalog.unnest(array[-0.9, -1.1, 0.9, 1.1]::pg_catalog.float8[]) f(part);

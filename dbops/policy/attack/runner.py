@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dbops.database import Connection
 
 SQL = queries("policy/attack")
+# an attempt's judge may tell what was read as well as judge it
+TOLD = "SELECT $2"
 _BATCH = 2000
 # no named statement: it prepares only where the function has been made
 _RUN = sql.SQL(
@@ -27,7 +29,7 @@ _RUN = sql.SQL(
 
 
 def install(conn: Connection) -> None:
-    """Make the function that runs attempts: it is this session's and goes with the transaction."""
+    """Make the function that runs attempts, once: it is this session's and goes with the transaction."""
     conn.execute(SQL["runner"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from dbops.policy.attack.made import make_true
+from dbops.policy.attack.openings import Openings, openings_of
 from dbops.policy.attack.oracle import fixed, relation, snapshot
 from dbops.policy.attack.target import Place, Row
 from dbops.policy.model import Definitions, Name, TableRules, Tenant
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 SQL = queries("policy/attack")
 PER_TABLE = 8
-_CONSTANT = re.compile(r"'((?:[^']|'')*)'|\b(true|false|\d+)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,17 @@ class Membership:
 
 @dataclass(frozen=True)
 class Seeded:
-    """The places with their rows; per members' table its members, the last one of the other tenant; all known users."""
+    """The places with their rows; per members' table its members, the last one of the other tenant; all known users.
+
+    `attacker` is the user who owns rows in the most tables, "" where nobody owns any.
+    """
 
     places: Mapping[Name, Place]
     members: Mapping[Name, tuple[Membership, ...]]
     users: tuple[str, ...]
     reasons: Mapping[str, str]  # table -> why it has no row
+    attacker: str
+    openings: Mapping[Name, Openings]
 
 
 def seed_rows(
@@ -50,24 +56,24 @@ def seed_rows(
     """Fill the tables and arrange who owns what. Run in the attack's transaction: all of it is rolled back."""
     used = [definitions.tables[name] for name in sorted(tables) if name in definitions.tables]
     roles = max((len(_roles(definitions, rules.tenant)) for rules in used if rules.tenant), default=0)
-    made = make_rows(
-        conn,
-        sorted({name.schema for name in catalog.tables}),
-        per_table=max(PER_TABLE, roles + 4),
-        seed=seed,
-        exclude=[str(name) for name, table in catalog.tables.items() if table.kind == "f"],
-        extremes=False,
-    )
+    schemas = sorted({name.schema for name in catalog.tables})
+    foreign = [str(name) for name, table in catalog.tables.items() if table.kind == "f"]
+    many = max(PER_TABLE, roles + 4)
+    made = make_rows(conn, schemas, per_table=many, seed=seed, exclude=foreign, extremes=False)
     arranger = _Arranger(conn, definitions, catalog)
     for rules in used:
         if rules.tenant and rules.tenant.members not in arranger.members:
             arranger.arrange_members(rules.tenant)
     for rules in used:
         arranger.arrange(rules)
+    attacker = arranger.attacker(used)
+    openings = openings_of(definitions, catalog, tables)
+    readers = {name: arranger.reader(name, attacker) for name in tables}
+    make_true(conn, definitions, openings, readers, schemas, foreign)
     needed = {*tables, *arranger.members}
     places = _places(conn, definitions, catalog, needed)
     reasons = {unfilled.table: unfilled.reason for unfilled in made.unfilled}
-    return Seeded(places, arranger.members, tuple(arranger.users), reasons)
+    return Seeded(places, arranger.members, tuple(arranger.users), reasons, attacker, openings)
 
 
 def _roles(definitions: Definitions, tenant: Tenant) -> tuple[str, ...]:
@@ -119,11 +125,25 @@ class _Arranger:
             return False
 
     def _rows(self, table: Name, columns: Sequence[str]) -> list[Row]:
-        statement = sql.SQL("SELECT tableoid::text || ctid::text, {} FROM {} ORDER BY 1 LIMIT 200").format(
+        statement = sql.SQL("SELECT tableoid::text || ctid::text, {} FROM {} ORDER BY tableoid, ctid LIMIT 200").format(
             sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in columns),
             relation(table),
         )
         return [Row(row[0], dict(zip(columns, row[1:], strict=True))) for row in self.conn.execute(statement)]
+
+    def attacker(self, used: Iterable[TableRules]) -> str:
+        """The user who owns rows in the most tables: the same one in every run."""
+        owned: Counter[str] = Counter()
+        for rules in used:
+            if rules.owner and rules.name in self.catalog.tables:
+                owned.update(self._values(rules.name, rules.owner))
+        return min(owned, key=lambda user: (-owned[user], user), default=next(iter(self.users), ""))
+
+    def reader(self, table: Name, attacker: str) -> str:
+        """The user who attacks the table: a member, where its rows are tenants'."""
+        rules = self.definitions.tables.get(table)
+        members = self.members.get(rules.tenant.members, ()) if rules and rules.tenant else ()
+        return members[0].user if members else attacker
 
     # --- members ---
 
@@ -170,8 +190,6 @@ class _Arranger:
             self._arrange_tenants(rules, rules.tenant, self.members[rules.tenant.members])
         elif rules.owner:
             self._arrange_owners(rules.name, rules.owner)
-        for shared in rules.shared:
-            self._arrange_shared(table, shared.when)
 
     def _arrange_owners(self, table: Name, owner: str) -> None:
         rows = self._rows(table, [owner])
@@ -190,33 +208,6 @@ class _Arranger:
                 if row.values == wish or self._change(rules.name, row.mark, wish):
                     rows.remove(row)
                     break
-
-    def _arrange_shared(self, table: Table, when: str) -> None:
-        """At least one row for which the condition holds and one for which it does not, where that can be had."""
-        for wanted in (True, False):
-            if not self._holds(table.name, when, wanted):
-                self._make_hold(table, when, wanted)
-
-    def _holds(self, table: Name, when: str, wanted: bool) -> bool:
-        statement = sql.SQL("SELECT EXISTS (SELECT FROM {} AS {} WHERE coalesce(({}), false) = {})").format(
-            relation(table), sql.Identifier(table.name), fixed(when), sql.Literal(wanted)
-        )
-        found = self.conn.execute(statement).fetchone()
-        return bool(found and found[0])
-
-    def _make_hold(self, table: Table, when: str, wanted: bool) -> None:
-        constants = [text.replace("''", "'") or word for text, word in _CONSTANT.findall(when)]
-        constants += ["true", "false", "2000-01-01", "2100-01-01", "0", "1", "dbops"]
-        rows = self._rows(table.name, [table.columns[0].name])
-        for column in table.columns:
-            if not re.search(rf"\b{re.escape(column.name)}\b", when):
-                continue
-            for value in constants:
-                # another row for each wish: what was made to hold must go on holding
-                if rows and self._change(table.name, rows[-1 if wanted else 0].mark, {column.name: value}):
-                    if self._holds(table.name, when, wanted):
-                        return
-                    rows = self._rows(table.name, [table.columns[0].name])
 
 
 # --- the places as they are attacked ---
@@ -278,7 +269,7 @@ def _snapshot(conn: Connection, table: Table) -> tuple[Row, ...]:
     conn.execute(made.format(snapshot(table.oid), relation(table.name)))
     names = [column.name for column in table.columns]
     shown = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
-    read = sql.SQL("SELECT dbops_mark, {} FROM {} ORDER BY dbops_mark LIMIT 200").format(shown, snapshot(table.oid))
+    read = sql.SQL("SELECT dbops_mark, {} FROM {} ORDER BY dbops_oid, dbops_ctid LIMIT 1000").format(shown, snapshot(table.oid))
     return tuple(Row(row[0], dict(zip(names, row[1:], strict=True))) for row in conn.execute(read))
 
 

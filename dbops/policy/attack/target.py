@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from dbops.policy.attack.actors import Actor
+from dbops.policy.attack.openings import scope_of
 from dbops.policy.model import Name, TableRules, Verb
 from dbops.policy.state import Table
 
@@ -46,9 +47,7 @@ class Place:
     @cached_property
     def scope(self) -> tuple[str, ...]:
         """The columns that say whose a row is."""
-        if self.rules is None:
-            return ()
-        return tuple(c for c in (self.rules.owner, self.rules.tenant and self.rules.tenant.column) if c)
+        return scope_of(self.rules)
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Pair:
     relation: Name
     own: Row | None
     victim: Row
+    # values that the policies ask of a row which an UPDATE has made
+    turns: tuple[Values, ...] = ()
 
 
 @dataclass(frozen=True)

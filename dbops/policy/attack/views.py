@@ -9,13 +9,13 @@ from psycopg import sql
 
 from dbops.policy.attack.actors import Actor
 from dbops.policy.attack.assault import Attacker, Found
-from dbops.policy.attack.attempts import text, without
 from dbops.policy.attack.bouts import Plan
-from dbops.policy.attack.interference import TOLD, Reading, compare
+from dbops.policy.attack.interference import Reading, compare
 from dbops.policy.attack.judge import judge, never
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak, Vacuous
-from dbops.policy.attack.runner import SQL, kept, run, script
+from dbops.policy.attack.runner import SQL, TOLD, kept, run, script
+from dbops.policy.attack.statements import text, without
 from dbops.policy.attack.target import Attempt, Place, Row, Shot
 from dbops.policy.model import Name
 from dbops.policy.state import View

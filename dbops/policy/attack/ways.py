@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-MOST = 64  # ways of one predicate; nobody reads a longer one
+MOST = 200  # ways of one predicate; nobody reads a longer one
 _TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()\[\],]|[^\W\d][\w$]*""")
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
@@ -50,7 +50,12 @@ class Way:
 
 
 def joined(parts: Iterable[str]) -> str:
-    return " AND ".join(f"({part})" for part in parts) or "true"
+    return " AND ".join(map(enclosed, parts)) or "true"
+
+
+def enclosed(part: str) -> str:
+    # the line's end closes a comment at the end of a predicate that is as somebody wrote it
+    return f"({part}\n)" if "--" in part else f"({part})"
 
 
 def ways_of(predicate: str, table: str, columns: Iterable[str], scope: Iterable[str]) -> list[Way]:

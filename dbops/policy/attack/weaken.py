@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from dbops.policy.attack.attempts import text
 from dbops.policy.attack.oracle import fixed, relation
+from dbops.policy.attack.statements import text
+from dbops.policy.attack.ways import split, unwrapped
 from dbops.policy.model import PREFIX, Definitions, Name, TableRules
 from dbops.policy.state import Catalog, Policy, Table
 
@@ -133,48 +134,9 @@ def _weaker(predicate: str, table: Table, rules: TableRules) -> Iterator[tuple[s
 
 
 def conjuncts(predicate: str) -> list[str]:
-    """The parts of a predicate with AND at its top: one part where there is none. BETWEEN has an AND of its own."""
-    inner = predicate.strip()
-    while inner.startswith("(") and _closing(inner, 0) == len(inner) - 1:
-        inner = inner[1:-1].strip()
-    parts, start, place, between = [], 0, 0, False
-    while place < len(inner):
-        if inner[place] in "('\"":
-            place = _closing(inner, place)
-        elif word := re.match(r"(?<![\w$])(and|or|between|case)(?![\w$])", inner[place:], re.IGNORECASE):
-            kind = word[1].lower()
-            if kind in ("or", "case"):
-                return [inner]
-            if kind == "and" and not between and (place == 0 or not inner[place - 1].isalnum()):
-                parts.append(inner[start:place].strip())
-                start = place + 3
-            between = kind == "between"
-            place += len(kind) - 1
-        elif inner[place].isalnum() or inner[place] == "_":
-            place = _word_end(inner, place)
-        place += 1
-    return [*parts, inner[start:].strip()]
-
-
-def _word_end(text_: str, place: int) -> int:
-    found = re.compile(r"[\w$]+").match(text_, place)
-    return found.end() - 1 if found else place
-
-
-def _closing(text_: str, place: int) -> int:
-    """Where the quote or parenthesis that opens here ends."""
-    if text_[place] in "'\"":
-        end = text_.find(text_[place], place + 1)
-        return end if end >= 0 else len(text_) - 1
-    depth, at = 0, place
-    while at < len(text_):
-        if text_[at] in "'\"":
-            at = _closing(text_, at)
-        depth += (text_[at] == "(") - (text_[at] == ")")
-        if depth == 0:
-            return at
-        at += 1
-    return len(text_) - 1
+    """The parts of a predicate with AND at its top: one part where there is none."""
+    inner = unwrapped(predicate)
+    return [inner] if len(split(inner, "or")) > 1 else split(inner, "and")
 
 
 def _wrong_column(predicate: str, table: Table, rules: TableRules) -> str | None:

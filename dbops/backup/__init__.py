@@ -1,0 +1,1 @@
+"""Backups: taken, kept, verified, restored, drilled."""
