@@ -85,7 +85,7 @@ def attack_document(report: Report) -> dict[str, Any]:
 
 def attack_text(report: Report, *, whole: bool = False) -> str:
     """What is found, and the matrix of its tables; `whole`: of all tables."""
-    found = {each.table for each in (*report.leaks, *report.vacuous)}
+    found = {leak.table for leak in report.leaks} | {each.table for each in report.vacuous}
     found |= {cell.table for cell in report.cells if cell.state in ("leak", "vacuous")}
     shown = [cell for cell in report.cells if whole or cell.table in found]
     lines = [*(_matrix(shown, _letters(report)) if shown else _tried(report)), *_leaks(report.leaks, whole)]

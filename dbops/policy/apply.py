@@ -27,10 +27,11 @@ from dbops.policy.compile import compile_definitions
 from dbops.policy.execute import Waited, blocked, require_lock, run_together
 from dbops.policy.files import run_files
 from dbops.policy.model import HELPERS, Definitions, Verbatim
-from dbops.policy.plan import Plan, Statement, Unmanaged, make_plan
+from dbops.policy.plan import Plan, Unmanaged, make_plan
 from dbops.policy.printed import Printed, print_wanted
 from dbops.policy.recursion import refuse_recursion
 from dbops.policy.state import Catalog, Wanted
+from dbops.policy.statement import Statement
 
 if TYPE_CHECKING:
     from dbops.database import Connection

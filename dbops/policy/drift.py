@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from dbops.policy.apply import Planned
 from dbops.policy.model import HELPERS, PREFIX, Name
-from dbops.policy.plan import create, held, helper_owner
+from dbops.policy.plan import create, held
+from dbops.policy.plan_helpers import helper_owner
 from dbops.policy.state import Policy
 from dbops.policy.texts import without_table
 

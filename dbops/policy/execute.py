@@ -12,7 +12,8 @@ from dbops.errors import Blocked, DbopsError, LockLost, NotAllowed, StatementFai
 from dbops.lock import RunnerLock
 from dbops.policy.catalog import rows
 from dbops.policy.model import HELPERS
-from dbops.policy.plan import Statement
+from dbops.policy.pipeline import send
+from dbops.policy.statement import Statement
 
 if TYPE_CHECKING:
     from dbops.database import Connection
@@ -36,18 +37,10 @@ def run_together(conn: Connection, lock: RunnerLock, statements: Sequence[Statem
 
 
 def _run(conn: Connection, lock: RunnerLock, statements: Sequence[Statement]) -> None:
-    cursors = []
-    guard = lock.guard()
-    try:
-        with conn.pipeline():
-            for text in (guard.as_string().rstrip(";"), *(statement.sql for statement in statements)):
-                cursors.append(conn.execute(text.encode()))
-    except psycopg.Error as error:
-        # those before it have a result, those after it none
-        done = sum(cursor.pgresult is not None for cursor in cursors)
-        if done == 0:
-            raise _lost(error) from error
-        raise failure(error, statements[done - 1]) from error
+    guard = lock.guard().as_string().rstrip(";")
+    done, error = send(conn, (guard, *(statement.sql for statement in statements)))
+    if error is not None:
+        raise (failure(error, statements[done - 1]) if done else _lost(error)) from error
 
 
 def failure(error: psycopg.Error, statement: Statement) -> Exception:

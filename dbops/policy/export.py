@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dbops.errors import UsageError
+from dbops.errors import UsageError, shown
 from dbops.policy.explain import rights_of
 from dbops.policy.identity import base_type
 from dbops.policy.model import PREFIX, VERBS, Auth, Name, Verb
@@ -52,6 +52,7 @@ def export(
         raise UsageError(
             f"{', '.join(existing)}: there is such a file", hint="choose another folder; nothing was written"
         )
+    _refuse_defined(folder, chosen, auth)
     _prove_readable(texts)
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
@@ -76,6 +77,22 @@ def _file_name(schema: str) -> str:
     return re.sub(r"[^\w-]+", "_", schema).strip("_") + ".toml"
 
 
+def _refuse_defined(folder: Path, chosen: Sequence[Table], auth: Auth) -> None:
+    """All files of a folder are read together: a table stands in one of them, and they agree on who is who."""
+    if not folder.is_dir():
+        return
+    there = read_definitions(folder)
+    found = [there.tables[table.name] for table in chosen if table.name in there.tables]
+    if found:
+        places = ", ".join(f"{shown(rules.path)}:{rules.line} defines {rules.name}" for rules in found)
+        raise UsageError(f"{places} already", hint="choose another folder, or other tables; nothing was written")
+    if there.tables and (there.auth.setting, there.auth.user_role) != (auth.setting, auth.user_role):
+        raise UsageError(
+            f"{shown(folder)}: its files say another auth or user_role than this database's policies",
+            hint="choose another folder; nothing was written",
+        )
+
+
 def _prove_readable(texts: dict[Path, str]) -> None:
     """Raises DefinitionError where the files would not be read."""
     with tempfile.TemporaryDirectory() as folder:
@@ -91,8 +108,11 @@ def auth_of(catalog: Catalog, tables: Sequence[Table]) -> Auth:
     texts = " ".join(text for p in policies for text in (p.using, p.check) if text)
     settings = Counter(_SETTING.findall(texts)).most_common(1)
     supabase = any(f.name == Name("auth", "uid") for f in catalog.functions)
-    acting = Counter(r for p in policies for r in p.roles if r != "public" and not _passes(r, catalog)).most_common(1)
-    user = "authenticated" if "authenticated" in catalog.roles or not acting else acting[0][0]
+    # roles belong to the cluster: that one of this name is there says nothing of this database
+    others = ("public", Auth.anon_role)
+    acting = Counter(role for p in policies for role in p.roles if role not in others and not _passes(role, catalog))
+    default = supabase or not acting or Auth.user_role in acting
+    user = Auth.user_role if default else acting.most_common(1)[0][0]
     return Auth(setting="" if supabase or not settings else settings[0][0], user_role=user)
 
 
@@ -124,27 +144,33 @@ def _table(table: Table, auth: Auth, catalog: Catalog) -> Iterator[str]:
             f"{table.name}: its immutable columns can be said only of a table with an owner or a tenant",
             hint="this table's definition is to be written by hand; nothing was written",
         )
-    raws = [raw for policy in rest for raw in _reachable(policy, table, auth, catalog)]
-    kept = {raw.name for raw in raws}
-    if owner is None and not raws:
-        yield from (f"{_NOT_HELD}: {policy.name}".replace("\n", " ") for policy in rest)
-        yield f"[table.{header}]"
-        yield "closed = true"
-        return
+    parts = {policy.name: list(_reachable(policy, table, auth, catalog)) for policy in rest}
+    raws = [raw for made in parts.values() for raw in made]
+    yield from (_comment(f"{_NOT_HELD}: {name}") for name, made in parts.items() if not made)
+    replaced = [string(p.name) for p in policies if p.name not in {raw.name for raw in raws}]
+    if replaced:
+        yield _comment(f"# `dbops policy apply --prune` drops what this replaces: {', '.join(replaced)}")
     yield f"[table.{header}]"
     if owner is not None:
-        yield f"owner = {string(owner)}"
-        immutable = _immutable(table, catalog)
-        if immutable:
-            yield f"immutable = {array(immutable)}"
-        verbs = [verb for verb in VERBS if any(p.verb in (verb, "all") for p in owned)]
-        if len(verbs) < len(VERBS):
-            yield f"verbs = {array(verbs)}"
-    for policy in rest:
-        if not any(name.startswith(_free(policy.name)) for name in kept):
-            yield f"{_NOT_HELD}: {policy.name}".replace("\n", " ")
+        yield from _owned(owner, owned, _immutable(table, catalog))
+    elif not raws:
+        yield "closed = true"
     for raw in raws:
         yield from _raw(header, raw)
+
+
+def _owned(owner: str, owned: Sequence[Policy], immutable: Sequence[str]) -> Iterator[str]:
+    yield f"owner = {string(owner)}"
+    if immutable:
+        yield f"immutable = {array(immutable)}"
+    verbs = [verb for verb in VERBS if any(p.verb in (verb, "all") for p in owned)]
+    if len(verbs) < len(VERBS):
+        yield f"verbs = {array(verbs)}"
+
+
+def _comment(text: str) -> str:
+    """On one line: a policy's name may hold anything."""
+    return re.sub(r"[\x00-\x1f\x7f]", " ", text)
 
 
 def owner_of(

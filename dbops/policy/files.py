@@ -15,8 +15,8 @@ from dbops.lock import RunnerLock
 from dbops.policy.catalog import RECORD, on_record, read_catalog, rows
 from dbops.policy.execute import failure, require_lock
 from dbops.policy.model import Name, Verbatim
-from dbops.policy.plan import Statement
 from dbops.policy.state import Policy
+from dbops.policy.statement import Statement
 
 if TYPE_CHECKING:
     from dbops.database import Connection

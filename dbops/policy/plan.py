@@ -11,27 +11,12 @@ from psycopg import sql
 
 from dbops.errors import DefinitionError
 from dbops.policy.model import HELPERS, PREFIX, Name, Verbatim
+from dbops.policy.plan_helpers import helper_statements, stale_helpers
 from dbops.policy.printed import Printed
-from dbops.policy.state import Catalog, Function, Grants, Helper, Policy, Proposal, Table, Wanted, WantedTable
+from dbops.policy.state import Catalog, Grants, Policy, Proposal, Table, Wanted, WantedTable
+from dbops.policy.statement import Statement as Statement
+from dbops.policy.statement import composed, role_list, words
 from dbops.policy.texts import clauses, identifier, without_table
-
-
-@dataclass(frozen=True)
-class Statement:
-    """One statement of a plan: on which tables, why, and what is there now (`was`, empty for what is new).
-
-    `file` is the name of the file where the statement is a whole file of policies/*.sql.
-    """
-
-    sql: str
-    tables: tuple[Name, ...]
-    why: str
-    was: str = ""
-    file: str = ""
-
-    @property
-    def table(self) -> str:
-        return ", ".join(map(str, self.tables))
 
 
 @dataclass(frozen=True)
@@ -83,14 +68,14 @@ def make_plan(
     dropped = [p for p in left if p.name.startswith(PREFIX)] + (others if prune else [])
     kept = [p for p in catalog.policies if p not in dropped]
     statements = chain(
-        _helpers(wanted, catalog, printed),
+        helper_statements(wanted, catalog, printed),
         _flags(wanted, catalog),
         _rights(wanted, catalog, "revoke"),
         _changes(wanted, catalog, printed, dropped),
         _triggers(wanted, catalog, printed),
         _views(wanted, catalog),
         _rights(wanted, catalog, "grant"),
-        _stale_helpers(wanted, catalog, kept),
+        stale_helpers(wanted, catalog, kept),
         _files(verbatim, catalog),
     )
     return Plan(
@@ -126,91 +111,20 @@ def _require_roles(names: Iterable[str], catalog: Catalog, where: str) -> None:
             )
 
 
-# --- helpers -------------------------------------------------------------------------------------
-
-
-def _helpers(wanted: Wanted, catalog: Catalog, printed: Printed) -> Iterator[Statement]:
-    found = {(f.name.name, f.arguments): f for f in catalog.functions if f.name.schema == HELPERS}
-    if wanted.helpers and not found:
-        yield Statement(
-            _text("CREATE SCHEMA IF NOT EXISTS {}", sql.Identifier(HELPERS)), (), "the schema of the helpers"
-        )
-    for helper in wanted.helpers:
-        text = printed.helpers[helper.name, helper.arguments]
-        there = found.get((helper.name, helper.arguments))
-        if there and f" RETURNS {there.returns}\n" not in text:
-            there = None
-        # CREATE OR REPLACE changes neither the result nor an argument's name
-        for other in (f for (name, _), f in found.items() if name == helper.name and f != there):
-            yield _drop_function(other, "it stands where a helper must be")
-        yield from _helper(helper, there, text, catalog)
-
-
-def _helper(helper: Helper, there: Function | None, text: str, catalog: Catalog) -> Iterator[Statement]:
-    if there is None or there.definition != text:
-        why = "the helper is not there" if there is None else "the helper differs"
-        yield Statement(helper.statement, (), why, there.definition if there else "")
-    owner, may = helper_owner(there, catalog), frozenset({"public"})  # so is a new function executable
-    if there:
-        may = there.executable_by - {there.owner}
-        if owner != there.owner:
-            change = _text("ALTER FUNCTION {} OWNER TO {}", _signature(helper), sql.Identifier(owner))
-            yield Statement(change, (), "its owner could replace it", f"owner: {there.owner}")
-    wanted_by = frozenset(helper.execute) - {owner}
-    yield from _execute(helper, "REVOKE", "FROM", may - wanted_by - {owner})
-    yield from _execute(helper, "GRANT", "TO", wanted_by - may)
-
-
-def helper_owner(there: Function | None, catalog: Catalog) -> str:
-    """Whose a helper is to be: its owner replaces it at will, and it sees the members with his rights."""
-    if there is None:
-        return catalog.user
-    me, theirs = catalog.roles[catalog.user], catalog.roles[there.owner]
-    trusted = there.owner in (me.name, *me.member_of) or theirs.superuser or theirs.bypasses
-    return there.owner if trusted else me.name
-
-
-def _signature(helper: Helper) -> sql.Composed:
-    return sql.SQL("{}({})").format(sql.Identifier(HELPERS, helper.name), _raw(helper.arguments))
-
-
-def _drop_function(function: Function, why: str) -> Statement:
-    signature = sql.SQL("{}({})").format(identifier(function.name), _raw(function.arguments))
-    return Statement(_text("DROP FUNCTION {}", signature), (), why, function.definition)
-
-
-def _execute(helper: Helper, verb: str, word: str, roles: Collection[str]) -> Iterator[Statement]:
-    if roles:
-        text = _text("{} EXECUTE ON FUNCTION {} {} {}", _raw(verb), _signature(helper), _raw(word), _roles(roles))
-        yield Statement(text, (), "only those whom a policy makes call it")
-
-
-def _stale_helpers(wanted: Wanted, catalog: Catalog, kept: Sequence[Policy]) -> Iterator[Statement]:
-    """Helpers that nothing needs any more; one that somebody's policy or trigger still names stays."""
-    needed = {helper.name for helper in wanted.helpers}  # what else bears the name is gone by then
-    ours = {(p.table, p.name) for p in _policies(wanted)}
-    texts = [text for p in kept if (p.table, p.name) not in ours for text in (p.using, p.check) if text]
-    for function in catalog.functions:
-        name = function.name
-        named = any(name.name.replace('"', '""') in text for text in texts)
-        if name.schema == HELPERS and name.name not in needed and not named:
-            yield _drop_function(function, "no definition needs it")
-
-
 # --- tables --------------------------------------------------------------------------------------
 
 
 def _flags(wanted: Wanted, catalog: Catalog) -> Iterator[Statement]:
     for name in wanted.tables:
         table = catalog.tables[name]
-        words = [
+        missing = [
             word
             for word, there in (("ENABLE ROW LEVEL SECURITY", table.rls), ("FORCE ROW LEVEL SECURITY", table.forced))
             if not there
         ]
-        if words:
+        if missing:
             was = "enabled, not forced" if table.rls else "disabled"
-            text = _text("ALTER TABLE {} {}", identifier(name), _raw(", ".join(words)))
+            text = composed("ALTER TABLE {} {}", identifier(name), words(", ".join(missing)))
             yield Statement(text, (name,), "row level security holds for the owner too", was)
 
 
@@ -245,10 +159,10 @@ def _change(policy: Policy, there: Policy | None, texts: tuple[str | None, str |
 
 def create(policy: Policy) -> str:
     """The CREATE POLICY statement."""
-    return _text(
+    return composed(
         "CREATE POLICY {} ON {} AS {} FOR {} TO {}{}",
-        sql.Identifier(policy.name), identifier(policy.table), _raw("PERMISSIVE" if policy.permissive else "RESTRICTIVE"),
-        _raw(policy.verb.upper()), _roles(policy.roles), clauses(policy),
+        sql.Identifier(policy.name), identifier(policy.table), words("PERMISSIVE" if policy.permissive else "RESTRICTIVE"),
+        words(policy.verb.upper()), role_list(policy.roles), clauses(policy),
     )  # fmt: skip
 
 
@@ -256,15 +170,15 @@ def _alter(policy: Policy, there: Policy, texts: tuple[str | None, str | None]) 
     """ALTER POLICY with what differs."""
     using = policy.using if texts[0] != there.using else None
     check = policy.check if texts[1] != there.check else None
-    roles = sql.SQL(" TO {}").format(_roles(policy.roles)) if set(policy.roles) != set(there.roles) else sql.SQL("")
+    roles = sql.SQL(" TO {}").format(role_list(policy.roles)) if set(policy.roles) != set(there.roles) else sql.SQL("")
     rest = Policy(policy.table, policy.name, policy.permissive, policy.verb, policy.roles, using, check)
-    return _text(
+    return composed(
         "ALTER POLICY {} ON {}{}{}", sql.Identifier(policy.name), identifier(policy.table), roles, clauses(rest)
     )
 
 
 def _drop(policy: Policy, why: str) -> Statement:
-    text = _text("DROP POLICY {} ON {}", sql.Identifier(policy.name), identifier(policy.table))
+    text = composed("DROP POLICY {} ON {}", sql.Identifier(policy.name), identifier(policy.table))
     return Statement(text, (policy.table,), why, create(policy))
 
 
@@ -273,7 +187,7 @@ def _triggers(wanted: Wanted, catalog: Catalog, printed: Printed) -> Iterator[St
     asked = {(t.table, t.name): t for table in wanted.tables.values() for t in table.triggers}
     for key, there in found.items():
         if key not in asked or without_table(there.definition, there.table) != printed.triggers[key]:
-            text = _text("DROP TRIGGER {} ON {}", sql.Identifier(there.name), identifier(there.table))
+            text = composed("DROP TRIGGER {} ON {}", sql.Identifier(there.name), identifier(there.table))
             why = "the trigger differs" if key in asked else "no definition makes it"
             yield Statement(text, (there.table,), why, there.definition)
     for key, trigger in asked.items():
@@ -314,13 +228,13 @@ def _rights(wanted: Wanted, catalog: Catalog, verb: str) -> Iterator[Statement]:
     why = "no rule allows it" if verb == "revoke" else "a rule allows it"
     for (privileges, group_tables), group in roles.items():
         on = sql.SQL(", ").join(map(identifier, group_tables))
-        yield Statement(_text(form, _raw(", ".join(sorted(privileges))), on, _roles(group)), group_tables, why)
+        yield Statement(composed(form, words(", ".join(sorted(privileges))), on, role_list(group)), group_tables, why)
 
 
 def _views(wanted: Wanted, catalog: Catalog) -> Iterator[Statement]:
     for name in wanted.invoker_views:
         if not catalog.views[name].security_invoker:
-            text = _text("ALTER VIEW {} SET (security_invoker = true)", identifier(name))
+            text = composed("ALTER VIEW {} SET (security_invoker = true)", identifier(name))
             yield Statement(text, (name,), "it would read with its owner's rights", "security_invoker = false")
 
 
@@ -348,18 +262,6 @@ def _notes(
     for policy in dropped:
         if not policy.permissive and policy.table in open_tables:
             yield f"{policy.table}: without the restrictive policy {policy.name}, the permissive ones that stay open more"
-
-
-def _roles(names: Iterable[str]) -> sql.Composed:
-    return sql.SQL(", ").join(sql.SQL("PUBLIC") if n == "public" else sql.Identifier(n) for n in sorted(set(names)))
-
-
-def _raw(text: str) -> sql.SQL:
-    return sql.SQL(text)
-
-
-def _text(form: str, *parts: sql.Composable) -> str:
-    return _raw(form).format(*parts).as_string()
 
 
 def _lines(plan: Plan) -> Iterator[str]:

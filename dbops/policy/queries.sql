@@ -187,11 +187,18 @@ select pg_catalog.pg_get_userbyid(n.nspowner)::text, pg_catalog.has_schema_privi
 from pg_catalog.pg_namespace n where n.nspname = %(schema)s;
 
 -- name: policy_twins
--- whether a subquery reads the table itself: as a range table entry it stands in the stored tree
+-- whether a subquery reads the table itself (as a range table entry it stands in the stored tree), whether USING holds
+-- a subquery, whether a name was found among the twins only: on the tables it means nothing, or something else
 select c.relname::text, l.polname::text,
        pg_catalog.pg_get_expr(l.polqual, l.polrelid), pg_catalog.pg_get_expr(l.polwithcheck, l.polrelid),
        pg_catalog.concat(l.polqual::text, l.polwithcheck::text) ~ pg_catalog.concat(':relid ', l.polrelid, '\y'),
        coalesce(l.polqual::text ~ '\{SUBLINK ', false),
+       exists (select from pg_catalog.pg_depend d
+               left join pg_catalog.pg_type y on d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass and y.oid = d.refobjid
+               left join pg_catalog.pg_class r on d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                 and r.oid = d.refobjid and r.oid <> l.polrelid
+               where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = l.oid
+                 and pg_catalog.pg_my_temp_schema() in (y.typnamespace, r.relnamespace)),
        array(select distinct array[n.nspname::text, r.relname::text] from pg_catalog.pg_depend d
              join pg_catalog.pg_class r on r.oid = d.refobjid join pg_catalog.pg_namespace n on n.oid = r.relnamespace
              where d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass and d.objid = l.oid

@@ -17,6 +17,7 @@ from psycopg import sql
 from dbops.errors import Blocked, DbopsError, DefinitionError, NotAllowed
 from dbops.policy.catalog import rows
 from dbops.policy.model import Name
+from dbops.policy.pipeline import send
 from dbops.policy.state import Catalog, Policy, Table, Trigger
 from dbops.policy.texts import TABLE, clauses, identifier, raw, template, without_twin
 
@@ -40,11 +41,7 @@ class Text:
     reads: frozenset[Name] = frozenset()
     itself: bool = False  # a subquery reads the very twin
     subquery: bool = False
-
-    @property
-    def names_a_twin(self) -> bool:
-        """Whether a name was found among the twins only: on the tables it means nothing, or something else."""
-        return any("pg_temp" in part for part in (*self.texts, *(name.schema for name in self.reads)) if part)
+    names_a_twin: bool = False  # of a table or type that no schema of the search_path has
 
 
 def print_items(
@@ -86,12 +83,10 @@ def _on_twins(conn: Connection, items: Sequence[Item], tables: Mapping[Name, Tab
     if not items:
         return {}
     with conn.transaction(force_rollback=True):  # the locks go with the twins
-        # the extended protocol takes one statement and no more, whatever a definition holds
-        with conn.pipeline():
-            for name in dict.fromkeys(item.table for item in items):
-                conn.execute(_twin(tables[name]))
-            for item in items:
-                conn.execute(_statement(item).encode())
+        twins = [_twin(tables[name]).as_string() for name in dict.fromkeys(item.table for item in items)]
+        _, error = send(conn, [*twins, *map(_statement, items)])
+        if error is not None:
+            raise error
         rows(conn, "policy_set_path", path="")
         made = {(row[0], row[1]): row[2:] for row in rows(conn, "policy_twins")}
         triggers = {(row[0], row[1]): row[2] for row in rows(conn, "policy_twin_triggers")}
@@ -100,9 +95,9 @@ def _on_twins(conn: Connection, items: Sequence[Item], tables: Mapping[Name, Tab
         if isinstance(item, Trigger):
             texts[item] = Text((without_twin(triggers[item.table.name, item.name]), None))
         else:
-            using, check, itself, subquery, reads = made[item.table.name, item.name]
+            using, check, itself, subquery, of_twins, reads = made[item.table.name, item.name]
             read = {Name(*name) for name in reads} | ({item.table} if itself else set())
-            texts[item] = Text((using, check), frozenset(read), itself, subquery)
+            texts[item] = Text((using, check), frozenset(read), itself, subquery, of_twins)
     return texts
 
 

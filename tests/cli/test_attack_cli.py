@@ -8,10 +8,14 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import jsonschema
 import pytest
 
 from dbops.cli.policy_output import attack_text
@@ -19,6 +23,7 @@ from dbops.database import connect
 from dbops.policy import PolicyManager
 from dbops.policy.attack.result import Cell, Equivalent, Leak, Mutants, Report, Vacuous
 from tests.cli.conftest import COMPATIBLE, DEFINITIONS, Command, sql, write
+from tests.unit.test_sarif import SCHEMA
 
 OPEN = '[[table."public.notes".raw]]\nname = "open"\nfor = "select"\nto = ["authenticated"]\nusing = "true"\n'
 
@@ -76,9 +81,20 @@ def test_the_matrix() -> None:
     ]
 
 
-def test_attack(shop: Path, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.quick
+def test_one_hole_for_many_actors_is_shown_once() -> None:
+    """And a table of which nothing is found only to those who ask."""
+    other = replace(LEAK, actor="no sub")
+    report = replace(REPORT, leaks=(LEAK, other, replace(LEAK, verb="copy")), vacuous=(), cells=CELLS[:4])
+    report = replace(report, cells=(*report.cells, Cell("public.long_name", "select", "owner", "allowed")))
+    short, whole = (click.unstyle(attack_text(report, whole=whole)) for whole in (False, True))
+    assert (short.count("LEAK  "), whole.count("LEAK  ")) == (2, 3)
+    assert "  and so: no sub (-v shows each)" in short.splitlines()
+    assert ("public.long_name" in short, "public.long_name" in whole) == (False, True)
+
+
+def test_attack(shop: Path, server: Any, dbops: Command) -> None:
     """The table stands: it is attacked on a scratch server, and no row of another is got."""
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
     done = dbops("policy", "attack", "--json")
     document = done.json
     assert (done.code, document["verdict"], document["leaks"], document["vacuous"]) == (0, "isolated", [], [])
@@ -88,10 +104,8 @@ def test_attack(shop: Path, server: Any, dbops: Command, monkeypatch: pytest.Mon
     assert {cell["state"] for cell in document["cells"]} == {"held", "allowed"}
 
 
-def test_an_attack_that_leaks(shop: Path, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
-    raw = '[[table."public.notes".raw]]\nname = "open"\nfor = "select"\nto = ["authenticated"]\nusing = "true"\n'
-    (shop / "policies" / "notes.toml").write_text(DEFINITIONS + raw)
+def test_an_attack_that_leaks(shop: Path, server: Any, dbops: Command) -> None:
+    (shop / "policies" / "notes.toml").write_text(DEFINITIONS + OPEN)
     done = dbops("policy", "attack", "--json")
     assert (done.code, done.json["verdict"]) == (4, "leaks")
     leak = next(leak for leak in done.json["leaks"] if (leak["via"], leak["verb"]) == ("table", "select"))
@@ -102,17 +116,15 @@ def test_an_attack_that_leaks(shop: Path, server: Any, dbops: Command, monkeypat
     assert text.code == 4
     assert "LEAK  public.notes" in text.out
     sarif = json.loads(dbops("policy", "attack", "--format", "sarif").out)
+    jsonschema.validate(sarif, SCHEMA, cls=jsonschema.Draft7Validator)
     results = sarif["runs"][0]["results"]
     assert {result["ruleId"] for result in results} == {"attack-leak"}
     place = results[0]["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "policies/notes.toml"
 
 
-def test_lint_beside_the_attack(
-    shop: Path, empty_url: str, server: Any, dbops: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lint_beside_the_attack(shop: Path, empty_url: str, server: Any, dbops: Command) -> None:
     """A weak WITH CHECK, and a trigger that lets nobody use it: lint alone says error, and that is told."""
-    monkeypatch.setenv("DBOPS_SCRATCH_URL", server.url)
     (shop / "policies" / "notes.toml").write_text(DEFINITIONS + 'immutable = ["user_id"]\n')
     assert dbops("policy", "apply", "--yes").code == 0
     agreed = dbops("policy", "lint", "--no-pgrls", "--attack", "--json")
@@ -246,14 +258,24 @@ def test_another_scratch_server(
     assert away["code"] == "cannot_connect"
 
 
-def process(arguments: list[str], folder: Path, temp: Path) -> subprocess.Popen[str]:
+def process(arguments: str, folder: Path, temp: Path, limit: str = "unlimited") -> subprocess.Popen[str]:
+    """`dbops policy attack` with the embedded scratch server in `temp`, where no file is larger than `limit` kB."""
     temp.mkdir()
-    command = [sys.executable, "-m", "dbops", "policy", "attack", "--json", *arguments]
+    command = f'ulimit -f {limit}; exec "{sys.executable}" -m dbops policy attack --json {arguments}'
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("DBOPS_", "DATABASE_URL"))}
     return subprocess.Popen(
-        command, cwd=folder, env=environ | {"TMPDIR": str(temp)}, text=True,
+        ["bash", "-c", command], cwd=folder, env=environ | {"TMPDIR": str(temp)}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
+
+
+def wait_for_the_end_of(pid: int) -> None:
+    end = time.monotonic() + 60
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        pytest.fail(f"process {pid} goes on")
 
 
 @pytest.mark.fault
@@ -261,7 +283,7 @@ def process(arguments: list[str], folder: Path, temp: Path) -> subprocess.Popen[
 def test_ctrl_c_leaves_no_server(folder: Path, tmp_path: Path, dbops: Command, moment: str) -> None:
     assert dbops("init", "--memory").code == 0
     temp = tmp_path / "temp"
-    with process(["--mutate"], folder, temp) as attack:
+    with process("--mutate", folder, temp) as attack:
         assert attack.stderr is not None
         assert any(line.startswith(moment) for line in attack.stderr)
         [data] = temp.glob("dbops-scratch-*/data")
@@ -270,8 +292,18 @@ def test_ctrl_c_leaves_no_server(folder: Path, tmp_path: Path, dbops: Command, m
         out, _ = attack.communicate()
     assert (attack.returncode, json.loads(out)["error"]["code"]) == (130, "interrupted")
     assert list(temp.glob("dbops-scratch-*")) == []
-    assert not Path(f"/proc/{postmaster}").exists()
+    wait_for_the_end_of(postmaster)
     assert not (folder / ".dbops").exists()
+
+
+@pytest.mark.fault
+def test_a_full_disk_leaves_no_server(shop: Path, tmp_path: Path) -> None:
+    temp = tmp_path / "temp"
+    with process("", shop, temp, limit="4096") as attack:  # initdb needs a segment of WAL
+        out, _ = attack.communicate()
+    error = json.loads(out)["error"]
+    assert (attack.returncode, error["code"], "full disk" in error["hint"]) == (1, "embedded_server", True)
+    assert list(temp.glob("dbops-scratch-*")) == []
 
 
 # --- live ----------------------------------------------------------------------------------------

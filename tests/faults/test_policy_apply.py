@@ -10,16 +10,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg import sql
-from tools import wait_for
+from tools import needs_the_server_here, wait_for
 
 from dbops.config import Settings
-from dbops.errors import Blocked, DefinitionError
+from dbops.errors import Blocked, DefinitionError, LockLost, UnfitServer
+from dbops.lock import NAMESPACE, RunnerLock
 from dbops.policy import PolicyManager
+
+if TYPE_CHECKING:
+    from conftest import Mortal
 
 pytestmark = pytest.mark.fault
 TAG = uuid.uuid4().hex[:8]
@@ -118,6 +122,91 @@ def test_killed_in_the_middle(make: Callable[..., PolicyManager], direct: str, t
     (tmp_path / "z.sql").write_text("create policy of_file on public.theirs using (true);")
     assert manager.apply().statements
     assert manager.check().plan.statements == ()
+
+
+def test_the_runner_lock_is_lost_on_the_way(make: Callable[..., PolicyManager], direct: str, tmp_path: Path) -> None:
+    manager = make()
+    before = state(direct)
+    (tmp_path / "z.sql").write_text(
+        "do $$ begin while not exists (select from public.gate) loop perform pg_sleep(0.02); end loop; end $$;"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        run = pool.submit(manager.apply)
+        wait_for(lambda: run.done() or rows(direct, "select 1 from pg_stat_activity where query like '%public.gate%' "
+                 "and state = 'active' and pid <> pg_backend_pid() and datname = current_database()"))  # fmt: skip
+        cut = rows(direct, "select pid, pg_terminate_backend(pid, 60000) from pg_locks where locktype = 'advisory' "
+                           f"and classid = {NAMESPACE} and granted and database = (select oid from pg_database "
+                           "where datname = current_database())")  # fmt: skip
+        rows(direct, "with opened as (insert into public.gate values (true) returning 1) select * from opened")
+        with pytest.raises(LockLost, match="in the middle of the run"):
+            run.result(60)
+    assert len(cut) == 1
+    assert state(direct) == before
+    assert make().apply().statements
+
+
+def test_the_runner_lock_is_lost_between_two_messages(make: Callable[..., PolicyManager], direct: str) -> None:
+    """Nothing is committed without the lock, wherever it was lost."""
+    before = state(direct)
+
+    class Forgetful(RunnerLock):
+        def guard(self) -> sql.Composed:
+            nonlocal guards
+            guards -= 1
+            if guards < 0:
+                self.conn.close()
+                wait_for(
+                    lambda: not rows(direct, f"select 1 from pg_locks where classid = {NAMESPACE} and pid = {self.pid}")
+                )
+            return super().guard()
+
+    for number in range(3):
+        guards = number
+        manager = make()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dbops.policy.apply.RunnerLock", Forgetful)
+            with pytest.raises(LockLost):
+                manager.apply()
+        assert state(direct) == before
+    assert manager.apply().statements
+
+
+@needs_the_server_here
+def test_a_standby_is_refused_by_name(mortal: Mortal, tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_text('version = 1\nauth = "guc:app.sub"\n')
+    with psycopg.connect(mortal.server.url, autocommit=True) as conn:
+        conn.execute("alter system set wal_level = replica")
+    for _ in range(2):  # what was written before the change no standby takes
+        mortal.stop()
+        mortal.start()
+    mortal.stop()
+    (mortal.data / "standby.signal").touch()
+    mortal.start()
+    manager = PolicyManager(settings=Settings(url=mortal.server.url, policies=tmp_path))
+    for verb in (manager.plan, manager.check, manager.apply):
+        with pytest.raises(UnfitServer, match="read-only standby"):
+            verb()
+
+
+def test_a_deadlock_is_called_one(make: Callable[..., PolicyManager], direct: str) -> None:
+    """The other session waits for what we hold while we wait for what it holds; ours is the one that looks."""
+    before = state(direct)
+    with psycopg.connect(direct, autocommit=True) as conn:
+        conn.execute(sql.SQL("alter database {} set deadlock_timeout = '4s'").format(sql.Identifier(conn.info.dbname)))
+    with psycopg.connect(direct, application_name="somebody") as somebody, ThreadPoolExecutor(2) as pool:
+        somebody.execute("set deadlock_timeout = '10min'")
+        somebody.execute(sql.SQL("lock table {} in access share mode").format(sql.Identifier(LONG)))
+        run = pool.submit(make(lock_timeout=60.0, lock_tries=1).apply)
+        wait_for(lambda: run.done() or rows(direct, "select 1 from pg_locks where not granted and relation is not null "
+                 "and database = (select oid from pg_database where datname = current_database())"))  # fmt: skip
+        other = pool.submit(somebody.execute, "select from notes")
+        with pytest.raises(Blocked, match="a deadlock") as caught:
+            run.result(120)
+        other.result(60)
+        assert LONG in caught.value.message
+        assert f"process {somebody.info.backend_pid} (" in caught.value.message
+        assert state(direct) == before
+    assert make().apply().statements
 
 
 def test_two_at_once(make: Callable[..., PolicyManager], direct: str) -> None:

@@ -18,6 +18,7 @@ from dbops.config import Settings
 from dbops.errors import UsageError
 from dbops.policy import PolicyManager
 from dbops.policy.export import array, string
+from dbops.policy.model import Name
 
 Db = psycopg.Connection[Any]
 TAG = uuid.uuid4().hex[:8]
@@ -97,11 +98,20 @@ def test_what_users_see_stays_the_same(there: Db, tmp_path: Path) -> None:
     assert tables["public.half"]["verbs"] == ["select"]
     assert tables["public.bare"] == {"closed": True}
     assert "unreachable" not in [raw["name"] for raw in tables["public.wide"]["raw"]]
-    assert "unreachable" in path.read_text()
+    replaced = [line for line in path.read_text().splitlines() if "apply --prune` drops what this replaces" in line]
+    assert sorted(name for line in replaced for name in line.partition("replaces: ")[2].split(", ")) == sorted(
+        ['"mine"', '"look"', '"everyone"', '"unreachable"', '"o\\\\d\'d"']
+    )
+    assert (
+        "# left out: none of its roles has the privilege, and a definition would grant it: unreachable"
+        in path.read_text()
+    )
     granted = [s.sql for s in manager.plan().statements if s.sql.startswith("GRANT")]
     assert granted == []
     manager.apply()
     assert seen(there) == before
+    left = {each.policy for each in manager.plan().unmanaged}
+    assert all(string(name) in "".join(replaced) for name in left)
     manager.apply(prune=True)
     assert seen(there) == before
 
@@ -115,6 +125,23 @@ def test_no_file_is_overwritten(there: Db, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no table nothing"):
         manager.export(tmp_path / "other", ["nothing"])
     assert not (tmp_path / "other").exists()
+
+
+def test_a_table_that_the_folder_defines_is_refused_whatever_its_file_is_called(there: Db, tmp_path: Path) -> None:
+    manager = PolicyManager(settings=Settings(url=there.info.dsn, policies=tmp_path))
+    head = f'version = 1\nauth = "guc:app.sub"\nuser_role = "{USER}"\n'
+    mine = tmp_path / "mine.toml"
+    mine.write_text(head + '[table."public.half"]\nclosed = true\n')
+    with pytest.raises(UsageError, match=r"mine\.toml:4 defines public\.half already"):
+        manager.export(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
+    mine.write_text(head.replace("app.sub", "app.other") + '[table."public.else"]\nclosed = true\n')
+    with pytest.raises(UsageError, match="another auth"):
+        manager.export(tmp_path)
+    assert list(tmp_path.iterdir()) == [mine]
+    mine.write_text(head + '[table."public.else"]\nclosed = true\n')
+    assert [path.name for path in manager.export(tmp_path)] == ["public.toml"]
+    assert Name("public", "else") in manager.definitions().tables
 
 
 def test_only_the_tables_that_are_named(there: Db, tmp_path: Path) -> None:

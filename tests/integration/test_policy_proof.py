@@ -189,7 +189,9 @@ def run_script(conn: psycopg.Connection[tuple[object, ...]], text: str) -> list[
 def footprint(url: str) -> list[tuple[object, ...]]:
     """What writing would change: rows with their transaction, sizes, and the objects of the database."""
     with psycopg.connect(url) as conn:
-        rows = conn.execute("select xmin::text, xmax::text, ctid::text, n::text from public.notes n order by 4").fetchall()
+        rows = conn.execute(
+            "select xmin::text, xmax::text, ctid::text, n::text from public.notes n order by 4"
+        ).fetchall()
         sizes = conn.execute(
             "select oid::text, relname::text, relfilenode::text, pg_relation_size(oid)::text from pg_class "
             "where relnamespace = 'public'::regnamespace order by 1"

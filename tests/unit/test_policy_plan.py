@@ -213,7 +213,7 @@ def test_helpers_that_differ_or_are_not_needed() -> None:
             "GRANT EXECUTE",
         ]
     # its owner could make it say anything
-    theirs = helper_found(owner="anon", executable_by=frozenset({"anon", "authenticated"}))
+    theirs = replace(helper_found(), owner="anon", executable_by=frozenset({"anon", "authenticated"}))
     assert plan(want, catalog(functions=(theirs,))).sql == (
         'ALTER FUNCTION "dbops_policy"."tenants of x"(roles text[]) OWNER TO "op"',
     )

@@ -34,6 +34,7 @@ class Found:
     tried: frozenset[tuple[str, str, str]] = frozenset()
     can: frozenset[tuple[str, str, str]] = frozenset()
     outcomes: tuple[tuple[str, str | None], ...] = ()  # state and find of every attempt: equal runs are equal here
+    unproven: tuple[Vacuous, ...] = ()  # of which nothing is known, beside the matrix
 
     def __add__(self, other: Found) -> Found:
         return Found(
@@ -43,6 +44,7 @@ class Found:
             self.tried | other.tried,
             self.can | other.can,
             self.outcomes + other.outcomes,
+            self.unproven + other.unproven,
         )
 
 

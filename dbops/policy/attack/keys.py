@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,24 +35,26 @@ class Question:
         return self.key.refers_to is None
 
 
-def key_oracles(
-    attacker: Attacker, plans: Mapping[Name, Plan], wanted: Mapping[Name, Plan] | None = None
-) -> tuple[Found, list[str]]:
+def key_oracles(attacker: Attacker, plans: Mapping[Name, Plan]) -> tuple[Found, list[str]]:
     """What the keys and references of the tables tell, and notes on those that were passed over."""
-    chosen = plans if wanted is None else wanted
     notes: dict[str, None] = {}
-    questions = [q for plan in chosen.values() for q in _questions(attacker, plan, plans, notes)]
-    shots = [shot for question in questions for shot in (question.asked, question.gone)]
+    asked = [question for plan in plans.values() for question in questions(attacker, plan, plans, notes)]
+    return answers(attacker, asked), list(notes)
+
+
+def answers(attacker: Attacker, asked: Sequence[Question]) -> Found:
+    """Ask, and see which answers tell of a row of others."""
+    shots = [shot for question in asked for shot in (question.asked, question.gone)]
     outcomes = run(attacker.conn, shots)
     leaks: dict[tuple[str, str, str], Leak] = {}
-    for question, asked, gone in zip(questions, outcomes[::2], outcomes[1::2], strict=True):
-        refused, free = (asked, gone) if question.unique else (gone, asked)
+    for question, there, gone in zip(asked, outcomes[::2], outcomes[1::2], strict=True):
+        refused, free = (there, gone) if question.unique else (gone, there)
         state = UNIQUE_VIOLATION if question.unique else FOREIGN_KEY_VIOLATION
         if refused.state == state and refused.hit == question.key.name and free.worked:
             leak = _leak(question)
             leaks.setdefault((leak.table, leak.actor, leak.via), leak)
     ends = tuple((outcome.state, outcome.found) for outcome in outcomes)
-    return Found(len(shots), tuple(leaks.values()), outcomes=ends), list(notes)
+    return Found(len(shots), tuple(leaks.values()), outcomes=ends)
 
 
 def _leak(question: Question) -> Leak:
@@ -68,9 +70,8 @@ def _leak(question: Question) -> Leak:
     return Leak(table, question.bout.actor.name, verb, via, f"{what}: {fix}", script(question.asked))
 
 
-def _questions(
-    attacker: Attacker, plan: Plan, plans: Mapping[Name, Plan], notes: dict[str, None]
-) -> Iterator[Question]:
+def questions(attacker: Attacker, plan: Plan, plans: Mapping[Name, Plan], notes: dict[str, None]) -> Iterator[Question]:
+    """All that may be asked of the table's keys. `notes` takes those that tell nothing."""
     place = plan.place
     bouts = [bout for bout in plan.bouts if bout.actor.thorough and bout.pair.own and bout.pair.relation == place.name]
     for bout in bouts:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from dbops.policy.attack.assault import Found
+from dbops.policy.attack.keys import Question, answers, questions
 from dbops.policy.attack.privileges import privilege_leaks
 from dbops.policy.attack.result import Equivalent, Mutants
 from dbops.policy.attack.run import Field, field_of, reach_of
+from dbops.policy.attack.views import views
 from dbops.policy.attack.weaken import Companion, Mutant, Statements, mutants
 from dbops.policy.model import Definitions, Name
 from dbops.policy.state import Catalog
@@ -38,6 +41,9 @@ def attack_mutants(
             for mutant in mutants(definitions, catalog, place.rules):
                 trial.try_out(mutant, tally)
     return Mutants(tally.tried, tuple(tally.caught), tuple(tally.survived), tuple(tally.equivalent))
+
+
+_REFUSED, _NOTHING = ("42501", None), ("", None)
 
 
 @dataclass
@@ -88,7 +94,11 @@ class _Trial:
 
     def _equal(self, mutant: Mutant, weak: Found) -> bool:
         sound = self._baseline(())
-        return sound is not None and weak.outcomes == sound.outcomes
+        if sound is None or len(weak.outcomes) != len(sound.outcomes):
+            return False
+        # one who got nothing and is refused by the mutant has lost nothing: the mutant is only stricter
+        ends = zip(weak.outcomes, sound.outcomes, strict=True)
+        return all(ours == before or (ours == _REFUSED and before == _NOTHING) for ours, before in ends)
 
     def _baseline(self, statements: Statements) -> Found | None:
         if statements not in self._sound:
@@ -103,9 +113,16 @@ class _Trial:
                     self.conn.execute(statement.encode())
             except psycopg.Error:
                 return None
-            plan = self.ground.plans[self.table]
+            plan, attacker = self.ground.plans[self.table], self.ground.attacker
             reach = reach_of(self.conn, self.definitions, self.catalog, [self.table])
-            return self.ground.attacker.assault(plan) + privilege_leaks([plan], reach, self.definitions, None)
+            found = attacker.assault(plan) + privilege_leaks([plan], reach, self.definitions, None)
+            through, _ = views(attacker, self.ground.plans, self.ground.seeded.places, self.table)
+            return found + answers(attacker, self._questions) + through
+
+    @cached_property
+    def _questions(self) -> list[Question]:
+        # composed once: they hang on no policy
+        return list(questions(self.ground.attacker, self.ground.plans[self.table], self.ground.plans, {}))
 
 
 def _findings(found: Found) -> set[tuple[str, ...]]:

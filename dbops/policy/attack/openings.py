@@ -26,26 +26,20 @@ class Opening:
     """One way in which a policy of `table` lets a user through; `check`: what an UPDATE may make of a row."""
 
     table: Name  # the policy's own: it may be a partition
-    policy: str
+    policy: str  # `policy NAME`, with the partition's name
     way: Way
     check: bool = False
 
 
 @dataclass(frozen=True)
-class Unread:
-    """A policy of which the ways cannot be told, and why."""
-
-    table: Name
-    policy: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class Openings:
-    """Of one table and of its partitions' own policies. `shared` are the ways of its shared rules, and their negations."""
+    """Of one table and of its partitions' own policies.
+
+    `unread` says of policies why their ways cannot be told; `shared` are the ways of shared rules, and their negations.
+    """
 
     found: tuple[Opening, ...] = ()
-    unread: tuple[Unread, ...] = ()
+    unread: tuple[str, ...] = ()
     shared: tuple[Way, ...] = ()
 
     @property
@@ -74,16 +68,17 @@ def _openings(definitions: Definitions, catalog: Catalog, table: Table) -> Openi
     rules = definitions.tables.get(table.name)
     columns, scope = [column.name for column in table.columns], scope_of(rules)
     found: dict[tuple[Name, Parts], Opening] = {}
-    unread: dict[Unread, None] = {}
+    unread: dict[str, None] = {}
     for policy, text, check in _texts(definitions, catalog, _with_partitions(definitions, catalog, table.name)):
+        title = f"policy {policy.name}" + (f" of {policy.table}" if policy.table != table.name else "")
         try:
             ways = ways_of(text, policy.table.name, columns, scope)
         except TooMany as error:
-            unread[Unread(policy.table, policy.name, str(error))] = None
+            unread[f"{title}: {error}"] = None
             continue
         for way in ways:
             key = (policy.table, way.parts)
-            known = found.setdefault(key, Opening(policy.table, policy.name, way))
+            known = found.setdefault(key, Opening(policy.table, title, way))
             found[key] = replace(known, check=known.check or check)
     shared = [way for each in rules.shared for way in _shared(each.when, table, scope)] if rules else []
     return Openings(tuple(found.values()), tuple(unread), tuple(shared))
@@ -109,9 +104,7 @@ def _with_partitions(definitions: Definitions, catalog: Catalog, root: Name) -> 
     return found
 
 
-def _texts(
-    definitions: Definitions, catalog: Catalog, tables: Sequence[Name]
-) -> Iterator[tuple[Policy, str, bool]]:
+def _texts(definitions: Definitions, catalog: Catalog, tables: Sequence[Name]) -> Iterator[tuple[Policy, str, bool]]:
     """Each permissive policy with the restrictive ones that hold beside it: the policy, the predicate, whether it is
     the check of an UPDATE."""
     roles = (definitions.auth.user_role, definitions.auth.anon_role)

@@ -87,16 +87,20 @@ where c.oid = any (%(relations)s) and a.attgenerated = ''
 order by c.oid, 2, a.attnum;
 
 -- name: functions
--- what the roles may call and what could read or write rows: no extension's, no trigger's, nothing immutable
-select p.oid, n.nspname::text, p.proname::text, p.prokind::text, p.prosecdef, p.provolatile::text,
+-- what the roles may call and what could read or write rows: no extension's, no trigger's, and of what is said to be
+-- immutable only what runs with its owner's rights
+select n.nspname::text, p.proname::text, p.prokind::text, p.prosecdef, p.provolatile::text,
        array(select pg_catalog.format_type(t.oid, null) from pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) with ordinality t(oid, n) order by t.n),
        array(select r.rolname::text from pg_catalog.pg_roles r
              where r.rolname = any (%(roles)s) and pg_catalog.has_function_privilege(r.oid, p.oid, 'EXECUTE')
-               and pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') order by 1)
+               and pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') order by 1),
+       array(select a.name from rows from (pg_catalog.unnest(p.proargnames), pg_catalog.unnest(p.proargmodes))
+               with ordinality a(name, mode, n)
+             where coalesce(a.mode, 'i') in ('i', 'b', 'v') order by a.n)
 from pg_catalog.pg_proc p
 join pg_catalog.pg_namespace n on n.oid = p.pronamespace
 where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'dbops')
-  and p.prokind in ('f', 'p') and p.provolatile <> 'i'
+  and p.prokind in ('f', 'p') and (p.provolatile <> 'i' or p.prosecdef)
   and p.prorettype not in ('pg_catalog.trigger'::pg_catalog.regtype, 'pg_catalog.event_trigger'::pg_catalog.regtype)
   and not exists (select from pg_catalog.pg_depend d
                   where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')

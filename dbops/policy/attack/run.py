@@ -17,6 +17,7 @@ from dbops.policy.attack.actors import OWNER_ROLE, marks_of
 from dbops.policy.attack.assault import Attacker, Found
 from dbops.policy.attack.bouts import Plan, Planner
 from dbops.policy.attack.copy import copies
+from dbops.policy.attack.exercise import exercised
 from dbops.policy.attack.functions import functions
 from dbops.policy.attack.keys import key_oracles
 from dbops.policy.attack.oracle import relation
@@ -44,6 +45,7 @@ class Field:
     plans: Mapping[Name, Plan]
     reach: Reach
     missing: tuple[Vacuous, ...]
+    unproven: tuple[Vacuous, ...] = ()
 
 
 def attack(
@@ -78,6 +80,7 @@ def attack(
         server_version=server_version,
         server_kind=server_kind,
         duration_ms=(time.monotonic() - start) * 1000,
+        not_proven=tuple(sorted({*field.unproven, *found.unproven})),
         notes=tuple(notes),
     )
 
@@ -128,15 +131,12 @@ def field_of(
         owners = _owners(conn, definitions, catalog, chosen)
         reached = {name: frozenset(roles) for name, roles in reach.items() if any(roles.values())}
         planner = Planner(definitions, catalog, seeded, marks_of(texts), owners, reached)
-        places = {name: seeded.places[name] for name in chosen}
         _materialize(conn, catalog)
-        yield Field(
-            Attacker(conn, definitions, catalog, reach, verbs),
-            seeded,
-            {name: planner.plan(place) for name, place in places.items()},
-            reach,
-            _missing(definitions, catalog, tables),
-        )
+        attacker = Attacker(conn, definitions, catalog, reach, verbs)
+        planned = {name: planner.plan(seeded.places[name]) for name in chosen}
+        plans, unproven = exercised(attacker, seeded, planned)
+        missing = _missing(definitions, catalog, tables)
+        yield Field(attacker, seeded, plans, reach, missing, tuple(unproven))
 
 
 def _missing(definitions: Definitions, catalog: Catalog, tables: Collection[Name] | None) -> tuple[Vacuous, ...]:

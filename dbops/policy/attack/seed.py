@@ -269,7 +269,9 @@ def _snapshot(conn: Connection, table: Table) -> tuple[Row, ...]:
     conn.execute(made.format(snapshot(table.oid), relation(table.name)))
     names = [column.name for column in table.columns]
     shown = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(name)) for name in names)
-    read = sql.SQL("SELECT dbops_mark, {} FROM {} ORDER BY dbops_oid, dbops_ctid LIMIT 1000").format(shown, snapshot(table.oid))
+    read = sql.SQL("SELECT dbops_mark, {} FROM {} ORDER BY dbops_oid, dbops_ctid LIMIT 1000").format(
+        shown, snapshot(table.oid)
+    )
     return tuple(Row(row[0], dict(zip(names, row[1:], strict=True))) for row in conn.execute(read))
 
 

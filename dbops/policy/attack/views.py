@@ -21,33 +21,46 @@ from dbops.policy.model import Name
 from dbops.policy.state import View
 
 
-def views(attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place]) -> tuple[Found, list[str]]:
-    """Every view that users or visitors may read or write, over tables that are attacked or that no rule opens."""
+def views(
+    attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place], over: Name | None = None
+) -> tuple[Found, list[str]]:
+    """Every view that users or visitors may read or write, over tables that are attacked or that no rule opens.
+
+    `over` narrows it to those that read this table.
+    """
     found = Found()
     notes: list[str] = []
     for name, view in sorted(attacker.catalog.views.items()):
-        hidden = tuple(places[table] for table in view.reads if table in places)
-        privileges = attacker.reach.get(name, {})
-        if not hidden or not any(privileges.values()):
-            continue
-        readings = [
-            Reading(actor, f"view {name}", "select", statement, hidden, _refresh(view))
-            for actor in _actors(attacker, plans, view.reads)
-            if "SELECT" in privileges.get(actor.role, ())
-            for statement in _whole(name)
-        ]
-        part, _ = compare(attacker, readings)
-        part += _written(attacker, plans, view, hidden)
-        if name in attacker.definitions.definer_views:
-            why = attacker.definitions.definer_views[name]
-            notes += [f"view {name} keeps its owner's rights ({why}): {leak.what}" for leak in part.leaks[:1]]
-            part = replace(part, leaks=())
-        elif readings and not part.leaks and not _shows_anything(attacker, plans, readings, view):
-            part += Found(
-                vacuous=(Vacuous(str(hidden[0].name), "", f"view {name} shows no row of anyone: nothing is proven"),)
-            )
-        found += part
+        if any(attacker.reach.get(name, {}).values()) and (over is None or over in view.reads):
+            part, told = _attacked(attacker, plans, places, view)
+            found += part
+            notes += told
     return found, notes
+
+
+def _attacked(
+    attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place], view: View
+) -> tuple[Found, list[str]]:
+    name, privileges = view.name, attacker.reach[view.name]
+    hidden = tuple(places[table] for table in view.reads if table in places)
+    if not hidden:
+        return Found(), []
+    readings = [
+        Reading(actor, f"view {name}", "select", statement, hidden, _refresh(view))
+        for actor in _actors(attacker, plans, view.reads)
+        if "SELECT" in privileges.get(actor.role, ())
+        for statement in _whole(name)
+    ]
+    found, _ = compare(attacker, readings)
+    found += _written(attacker, plans, view, hidden)
+    if name in attacker.definitions.definer_views:
+        why = attacker.definitions.definer_views[name]
+        notes = [f"view {name} keeps its owner's rights ({why}): {leak.what}" for leak in found.leaks[:1]]
+        return replace(found, leaks=()), notes
+    if readings and not found.leaks and not _shows_anything(attacker, plans, readings, view):
+        reason = f"view {name} shows no row of anyone: nothing is proven"
+        found += Found(vacuous=(Vacuous(str(hidden[0].name), "", reason),))
+    return found, []
 
 
 def _refresh(view: View) -> tuple[str, ...]:

@@ -88,17 +88,13 @@ def calls(text: str) -> list[tuple[str, str]]:
 def reads(part: str, table: str, column: str) -> bool:
     """Whether the part reads this column: in a subquery it stands behind the table's name."""
     plain = without_strings(part)
-    for match in re.finditer(rf'(?<![\w$"]){_written(column)}(?![\w$"]|\s*\()', plain):
-        before = plain[: match.start()]
-        if not before.endswith(".") or re.search(rf'(?<![\w$"]){_written(table)}\.$', before):
-            return True
+    for match in _TOKEN.finditer(plain):
+        called = plain[match.end() :].lstrip().startswith("(") and not match[0].startswith('"')
+        if _bare(match[0]) == column and not called:
+            before = re.search(rf"({_NAME})\.$", plain[: match.start()])
+            if not plain[: match.start()].endswith(".") or (before and _bare(before[1]) == table):
+                return True
     return False
-
-
-def _written(name: str) -> str:
-    """The name, bare or quoted, as a pattern."""
-    quoted = '"' + name.replace('"', '""') + '"'
-    return f"(?:{re.escape(name)}|{re.escape(quoted)})"
 
 
 def _bare(name: str) -> str:
