@@ -142,7 +142,7 @@ def refuse_standby(server: Server) -> None:
     """Raise UnfitServer for a server in recovery: it takes the lock function and no write."""
     if server.standby:
         raise UnfitServer(
-            f"{server.database} is a read-only standby: a migration cannot run there",
+            f"{server.database} is a read-only standby: nothing can be changed there",
             hint="give the primary's URL (with several hosts: target_session_attrs=read-write); nothing was done",
         )
 

@@ -23,7 +23,7 @@ create table every_type (
   a_int_array int[], a_text_array text[], a_jsonb_array jsonb[], a_uuid_array uuid[]
 );
 insert into every_type overriding system value
-select n, n % 2 = 0, n % 100, n, n * 1000000007, n / 3.0, n / 7.0, n / 3.0, n / 8.0,
+select n, n % 2 = 0, n % 100, n, n::int8 * 1000000007, n / 3.0, n / 7.0, n / 3.0, n / 8.0,
   n, repeat('tab' || chr(9) || 'line' || chr(10) || '\ é 漢 ' || n, n % 5), 'v' || n, 'c' || n % 10, 'x', 'name' || n, decode(md5(n::text), 'hex'),
   date '2025-01-01' + n, time '12:00' + make_interval(secs => n), timetz '12:00+02', timestamp '2025-01-01' + make_interval(mins => n),
   timestamptz '2025-01-01 00:00:00.123+00' + make_interval(hours => n), make_interval(months => n % 13, days => -n, secs => n / 3.0),
@@ -33,6 +33,7 @@ select n, n % 2 = 0, n % 100, n, n * 1000000007, n / 3.0, n / 7.0, n / 3.0, n / 
   to_tsvector('simple', 'a fat cat ' || n), 'fat & (cat | dog)', '0/16B3748', '12345', '10:20:10,14,15',
   int4range(n, n + 5), tstzrange('2025-01-01', null), '{[1,2),[5,9)}', array[[1, 2], [3, n]], array['a', null, ''], array['{}'::jsonb], array[]::uuid[]
 from generate_series(1, 300) n;
+alter table every_type alter id restart with 1001;
 insert into every_type (a_float4, a_float8, a_numeric, a_date, a_timestamptz, a_interval, a_text, a_bytea, a_int4range)
 values ('NaN', '-Infinity', 'NaN', 'infinity', '-infinity', '1 mon -2 days 03:04:05.000006', '', '', 'empty'), ('-0', '1e-300', '1e100', '4713-01-01 BC', '294276-12-31 23:59:59+00', '-1 year', '\N', '\x00ff', null);
 insert into every_type default values;
@@ -42,7 +43,7 @@ create table extra.user_types (
   moods extra.mood[], positives extra.positive[], points extra.point3[], labels extra.labelled[]
 );
 insert into extra.user_types
-select 'happy "quoted"', n, row (n, n / 3.0, 'z,"'), row ('l', 'sad'), extra.float_range(n, n + 0.5),
+select 'happy "quoted"'::extra.mood, n, row (n, n / 3.0, 'z,"')::extra.point3, row ('l', 'sad')::extra.labelled, extra.float_range(n, n + 0.5),
   array['ok', null]::extra.mood[], array[n]::extra.positive[], array[row (1, 2, null)::extra.point3], array[row ('a', 'ok')::extra.labelled]
 from generate_series(1, 50) n;
 create table extra.catalog_types (r regclass, t regtype, rl regrole, a aclitem, o oid, p regproc);

@@ -21,9 +21,13 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-@cache
 def decoder(kind: Any) -> Decoder:
     """The function that turns a JSON value into a `kind`: a type of model.py's fields or one of its dataclasses."""
+    return _decoder(kind)
+
+
+@cache
+def _decoder(kind: Any) -> Decoder:
     simple: dict[Any, Decoder] = {str: _text, int: _count, float: _amount, bool: _flag, datetime: _time}
     origin, arguments = get_origin(kind), get_args(kind)
     if kind in simple:

@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dbops.backup.keys import LOCKS, checked, held, holder, missing
 from dbops.backup.store import Item
-from dbops.errors import BackupDamaged, LockHeld, ObjectMissing, StoreError, UsageError, shown
+from dbops.errors import BackupDamaged, StoreError, shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = ".tmp"
-
-
-def checked(key: str) -> str:
-    """The key itself. Raises UsageError for one that could lead out of a store or that a store keeps for itself."""
-    parts = key.split("/")
-    if not key or "\\" in key or not key.isprintable() or any(not part or part.startswith(".") for part in parts):
-        raise UsageError(
-            f"{key!r} is no key of a store",
-            hint="nothing was read or written; keys are relative paths, no part of which begins with a dot",
-        )
-    return key
 
 
 class LocalStore:
@@ -93,7 +81,7 @@ class LocalStore:
         try:
             return self._path(key).read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-            raise _missing(key, self.place) from None
+            raise missing(key, self.place) from None
         except OSError as error:
             if error.errno == errno.EIO:
                 raise BackupDamaged(f"{key} in {self.place}: the disk cannot read it", hint="check the disk") from error
@@ -165,7 +153,7 @@ class LocalStore:
     @contextmanager
     def lease(self, name: str, wait: float) -> Iterator[None]:
         """See Store. The kernel lets go of a dead holder's lock; the file only says who holds it."""
-        path = self.folder / ".locks" / checked(name)
+        path = self.folder / LOCKS / checked(name)
         try:
             self._make(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -189,12 +177,6 @@ class LocalStore:
         else:
             hint = "what was there before is untouched; check the folder, its owner and its rights"
         return StoreError(f"{key} in {self.place} cannot be {done}: {reason}", hint=hint)
-
-
-def _missing(key: str, place: str) -> ObjectMissing:
-    return ObjectMissing(
-        f"{key} is not in {place}", hint="nothing was changed; `dbops backup list` shows what is there"
-    )
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -225,21 +207,3 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def holder() -> str:
-    """Who we are, as JSON, for the message of whoever waits for us."""
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now})
-
-
-def held(name: str, place: str, text: str) -> LockHeld:
-    """The error for a lease that someone else holds, who is described by `text`."""
-    try:
-        who = json.loads(text)
-        words = f"process {who['pid']} on {who['host']}, since {who['since']}"
-    except (ValueError, KeyError, TypeError):
-        words = "another process"
-    return LockHeld(
-        f"{words} holds {name!r} in {place}", hint="nothing was done; wait for it (--wait 10min), or end that process"
-    )

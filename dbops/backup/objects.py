@@ -83,11 +83,12 @@ def _inflate(data: bytes, expected: int, key: str, step: int) -> Iterator[bytes]
     from isal import igzip_lib
 
     stream = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    error_type: type[Exception] = igzip_lib.IsalError  # untyped in its stub
     length, feed = 0, data
     while not stream.eof:
         try:
             piece = stream.decompress(feed, min(step, expected - length + 1))
-        except igzip_lib.IsalError as error:
+        except error_type as error:
             raise BackupDamaged(f"{key} is no whole gzip stream: {error}", hint=HINT) from None
         feed = b""
         length += len(piece)

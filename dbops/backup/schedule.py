@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -35,9 +34,9 @@ class When:
 class Place:
     """Where it runs: the project's folder (it has dbops.toml), the program, the variables' file, the container image."""
 
-    folder: PurePosixPath
+    folder: str
     program: str = "dbops"
-    variables: PurePosixPath = PurePosixPath("/etc/dbops/backup.env")
+    variables: str = "/etc/dbops/backup.env"
     image: str = "dbops"
 
 
@@ -110,7 +109,7 @@ def _check(place: Place, when: When, heartbeat: Heartbeat) -> None:
             raise UsageError(f"{time!r} is no time of day", hint="write 02:30; nothing was written")
     if when.drill_day not in DAYS:
         raise UsageError(f"{when.drill_day!r} is no day", hint=f"one of {', '.join(DAYS)}; nothing was written")
-    for text in (str(place.folder), place.program, str(place.variables), place.image):
+    for text in (place.folder, place.program, place.variables, place.image):
         # systemd, sh, cron and YAML each give other characters a meaning
         if not re.fullmatch(r"[\w@./:+=,-]+", text):
             raise UsageError(

@@ -483,7 +483,7 @@ class TestServer:
         assert dbops("migrate", "status", "--url", standby_url).code == 0
         error = self.fails(dbops, "--url", standby_url)
         assert error["code"] == "unfit_server"
-        assert error["message"] == "postgres is a read-only standby: a migration cannot run there"
+        assert error["message"] == "postgres is a read-only standby: nothing can be changed there"
         assert "the primary's URL" in error["hint"]
 
     def test_missing_privileges(self, project: Path, dbops: Command, plain: str, empty_url: str) -> None:

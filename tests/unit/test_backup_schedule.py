@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +17,7 @@ from dbops.errors import UsageError
 
 pytestmark = pytest.mark.quick
 GOLDEN = Path(__file__).parent / "golden"
-PLACE = Place(PurePosixPath("/srv/shop"), "/opt/dbops/bin/dbops")
+PLACE = Place("/srv/shop", "/opt/dbops/bin/dbops")
 BEAT = Heartbeat("https://hc.example/ping/secret-1", "https://hc.example/ping/secret-2")
 
 
@@ -76,7 +76,7 @@ def test_the_crontabs_line_stops_at_a_failure_and_tells_it(
     program, variables = tmp_path / "dbops", tmp_path / "backup.env"
     program.write_text(FAKE)
     program.chmod(0o700)
-    place = Place(PurePosixPath(tmp_path), str(program), PurePosixPath(variables))
+    place = Place(str(tmp_path), str(program), str(variables))
     crontab, file = schedule("cron", place, When("23:05", "00:00", "wed"))
     variables.write_text(file.text)
     comment, nightly, drill = crontab.text.splitlines()
@@ -91,7 +91,7 @@ def test_a_shell_reads_any_url_from_the_variables(tmp_path: Path) -> None:
     file = schedule("cron", PLACE, When(), heartbeat=Heartbeat(url))[-1]
     (tmp_path / "env").write_text(file.text)
     done = subprocess.run(
-        ["/bin/sh", "-c", f". {tmp_path}/env; printf %s \"$DBOPS_HEARTBEAT\""], capture_output=True, check=True
+        ["/bin/sh", "-c", f'. {tmp_path}/env; printf %s "$DBOPS_HEARTBEAT"'], capture_output=True, check=True
     )
     assert done.stdout.decode() == url
 
@@ -102,10 +102,10 @@ def test_a_shell_reads_any_url_from_the_variables(tmp_path: Path) -> None:
         (PLACE, When("24:00"), BEAT, "24:00"),
         (PLACE, When("2:30"), BEAT, "2:30"),
         (PLACE, When(drill_day="sunday"), BEAT, "sunday"),
-        (Place(PurePosixPath("/srv/my shop")), When(), BEAT, "/srv/my shop"),
-        (Place(PurePosixPath("/srv"), "dbops; rm -rf /"), When(), BEAT, "rm -rf"),
-        (Place(PurePosixPath("/srv"), image="x\ny"), When(), BEAT, "x"),
-        (Place(PurePosixPath("/srv/100%")), When(), BEAT, "100%"),
+        (Place("/srv/my shop"), When(), BEAT, "/srv/my shop"),
+        (Place("/srv", "dbops; rm -rf /"), When(), BEAT, "rm -rf"),
+        (Place("/srv", image="x\ny"), When(), BEAT, "x"),
+        (Place("/srv/100%"), When(), BEAT, "100%"),
         (PLACE, When(), Heartbeat("file:///etc/passwd"), "http"),
         (PLACE, When(), Heartbeat("https://hc.example/'x"), "http"),
     ],
@@ -121,7 +121,7 @@ class Monitor(BaseHTTPRequestHandler):
 
     paths: list[str] = []  # noqa: RUF012
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.paths.append(self.path)
         self.send_response(500 if "broken" in self.path else 200)
         self.end_headers()
@@ -150,7 +150,9 @@ class TestPing:
     def test_a_query_stays_behind_the_path(self) -> None:
         assert address("https://hc.example/p/1?rid=2", "fail") == "https://hc.example/p/1/fail?rid=2"
 
-    @pytest.mark.parametrize("url", ["{}/broken/secret", "http://127.0.0.1:1/secret", "nonsense-secret", "http://[secret"])
+    @pytest.mark.parametrize(
+        "url", ["{}/broken/secret", "http://127.0.0.1:1/secret", "nonsense-secret", "http://[secret"]
+    )
     def test_what_fails_is_told_without_the_url_and_is_no_error(self, monitor: str, url: str) -> None:
         told = ping(url.format(monitor), "success")
         assert "did not get through" in told

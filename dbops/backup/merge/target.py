@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import LiteralString, cast
@@ -14,6 +14,7 @@ from dbops.backup.merge.catalog import ForeignKey, LiveTable
 from dbops.backup.merge.select import Scope
 from dbops.backup.model import Name, Table
 
+RowsOf = Callable[["Target"], Composed]
 COMMA, AND, OR = SQL(", "), SQL(" AND "), SQL(" OR ")
 
 
@@ -74,6 +75,7 @@ class Target:
     user: str = ""
     tenancy: str = ""
     where: str = ""
+    against: int | None = None  # the target whose staged rows stand for the live ones: another backup's
 
     @property
     def name(self) -> Name:
@@ -112,6 +114,8 @@ class Target:
     @property
     def relation(self) -> Composed:
         """The live table as FROM and DELETE name it: a table's rows are not those that inherit from it."""
+        if self.against is not None:
+            return SQL("{}").format(Identifier("pg_temp", f"dbops_staged_{self.against}"))
         return SQL("{}{}").format(SQL("" if self.live.partitioned else "ONLY "), qualified(self.name))
 
     def same_key(self, left: str, right: str) -> Composed:
@@ -132,15 +136,15 @@ class Target:
     def before(self) -> Composed:
         return SQL("(SELECT {} FROM {} t)").format(listed(self.written, "t"), self.temporary("before"))
 
-    def selected(self, targets: Mapping[Name, Target], relation: Composable | None = None) -> Composed:
+    def selected(self, targets: Mapping[Name, Target]) -> Composed:
         """The live rows that the scope means, on either side: its own by the live values, and those that were staged."""
         chosen = SQL("(SELECT true AS dbops_there, t.tableoid AS dbops_t, t.ctid AS dbops_c, {}{} FROM ({}) t)")
-        return chosen.format(listed(self.written, "t"), self._numbered("t"), self._chosen(targets, relation))
+        return chosen.format(listed(self.written, "t"), self._numbered("t"), self._chosen(targets))
 
-    def _chosen(self, targets: Mapping[Name, Target], relation: Composable | None) -> Composed:
+    def _chosen(self, targets: Mapping[Name, Target]) -> Composed:
         alias = Identifier(self.name.name)
         all_rows = SQL("SELECT {a}.tableoid, {a}.ctid, {columns} FROM {relation} AS {a}").format(
-            a=alias, columns=listed(self.written, self.name.name), relation=relation or self.relation
+            a=alias, columns=listed(self.written, self.name.name), relation=self.relation
         )
         if self.scope.kind == "whole":
             return all_rows
@@ -180,8 +184,3 @@ class Target:
             row_text(self.columns, alias)
         )
 
-
-if True:  # the type of `rows_of`, after what it speaks of
-    from collections.abc import Callable
-
-    RowsOf = Callable[[Target], Composed]
