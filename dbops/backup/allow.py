@@ -10,11 +10,14 @@ from dbops.backup.hash import Format
 # types of PostgreSQL itself, by name. Not here, and so as text: reg* (an OID that means nothing elsewhere), aclitem
 # (it has no binary form), xml (its form depends on the client's encoding), and what nobody keeps in tables
 _SCALARS = frozenset(
-    "bool bytea char name int2 int4 int8 text oid float4 float8 money numeric bpchar varchar date time timetz timestamp "
-    "timestamptz interval bit varbit uuid json jsonb jsonpath tsvector tsquery inet cidr macaddr macaddr8 point lseg path "
-    "box polygon line circle pg_lsn".split()
-)
-_RANGES = frozenset("int4range int8range numrange daterange tsrange tstzrange".split())
+    (
+        "bool", "bytea", "char", "name", "int2", "int4", "int8", "text", "oid", "float4", "float8", "money", "numeric",
+        "bpchar", "varchar", "date", "time", "timetz", "timestamp", "timestamptz", "interval", "bit", "varbit", "uuid",
+        "json", "jsonb", "jsonpath", "tsvector", "tsquery", "inet", "cidr", "macaddr", "macaddr8", "point", "lseg",
+        "path", "box", "polygon", "line", "circle", "pg_lsn",
+    )
+)  # fmt: skip
+_RANGES = frozenset(("int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange"))
 _MULTIRANGES = frozenset(name.replace("range", "multirange") for name in _RANGES)
 _BUILT_IN = _SCALARS | _RANGES | _MULTIRANGES
 _VECTORS = frozenset(("vector", "halfvec", "sparsevec"))

@@ -26,7 +26,7 @@ from dbops.errors import DbopsError
 
 if TYPE_CHECKING:
     from psycopg import sql
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGresult
 
     from dbops.database import Connection
 
@@ -171,7 +171,7 @@ def _where(source: Source, pages: Pages | None) -> sql.Composable:
 
     if source.condition:
         # the extension's own words, from its pg_extension_config_dump: a WHERE clause
-        return sql.Composed([sql.SQL(" "), sql.SQL(source.condition)])  # type: ignore[arg-type]
+        return sql.Composed([sql.SQL(" "), sql.SQL(source.condition)])
     if pages is None:
         return sql.SQL("")
     first, end = pages
@@ -189,7 +189,7 @@ def copied(conn: Connection, query: sql.Composed, form: Format) -> Iterator[byte
     pg = conn.pgconn
     result = pg.exec_(query.as_bytes(conn))
     if result.status != ExecStatus.COPY_OUT:
-        raise _error(pg, result)
+        raise _error(result)
     receive = pg.get_copy_data
     size, message = receive(0)
     if form == "binary":
@@ -207,13 +207,13 @@ def copied(conn: Connection, query: sql.Composed, form: Format) -> Iterator[byte
             size, message = receive(0)
     while ended := pg.get_result():
         if ended.status != ExecStatus.COMMAND_OK:
-            raise _error(pg, ended)
+            raise _error(ended)
 
 
-def _error(pg: PGconn, result: object) -> Exception:
+def _error(result: PGresult) -> Exception:
     from psycopg import errors
 
-    return errors.error_from_result(result)  # type: ignore[arg-type]
+    return errors.error_from_result(result)
 
 
 def _store(setup: Setup, source: int, pages: Pages, data: bytes, rows: int, hash_sum: int) -> Stored:

@@ -6,8 +6,8 @@ rows would cancel each other out. It tells a change, not a forger: xxh3 is no cr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 import struct
+from collections.abc import Iterator
 from typing import Literal
 
 from xxhash import xxh3_128_intdigest as row_hash

@@ -78,7 +78,7 @@ def prepare_session(conn: Connection) -> None:
 def run(conn: Connection, task: Run) -> None:
     """Run statements. Raises DbopsError that names what they make."""
     try:
-        conn.execute(task.text.encode())
+        conn.execute(task.text.encode("utf-8", "surrogateescape"))
     except psycopg.Error as error:
         raise failed(task.what, error) from error
 
@@ -142,9 +142,10 @@ def _load(conn: Connection, store: Store, task: Load, loaded: Callable[[int], No
         conn.execute("CREATE TEMPORARY TABLE large_objects (loid oid, data bytea) ON COMMIT DROP")
     elif task.fresh:
         conn.execute(sql.SQL("TRUNCATE ONLY {}").format(target))  # FREEZE wants a file that this transaction made
-    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT {}{})").format(
+    columns = sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, task.columns)))
+    copy = sql.SQL("COPY {}{} FROM STDIN (FORMAT {}{})").format(
         target,
-        sql.SQL(", ").join(map(sql.Identifier, task.columns)),
+        columns if task.columns else sql.SQL(""),
         sql.SQL(task.format),
         sql.SQL(", FREEZE" if task.fresh else ""),
     )

@@ -99,12 +99,11 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[Item]:
         folder = self._path(prefix.rpartition("/")[0]) if "/" in prefix else self.folder
         try:
-            for path in _files(folder):
-                key = path.relative_to(self.folder).as_posix()
-                if key.startswith(prefix):
-                    with suppress(FileNotFoundError):  # deleted while we look
-                        stat = path.stat()
-                        yield Item(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
+            for path in _files(folder, f"{self.folder}/{prefix}"):
+                with suppress(FileNotFoundError):  # deleted while we look
+                    stat = path.stat()
+                    key = path.relative_to(self.folder).as_posix()
+                    yield Item(key, stat.st_size, datetime.fromtimestamp(stat.st_mtime, UTC))
         except OSError as error:
             raise self._failure(prefix or "the folder", "listed", error) from error
 
@@ -179,17 +178,18 @@ class LocalStore:
         return StoreError(f"{key} in {self.place} cannot be {done}: {reason}", hint=hint)
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The files below a folder that are objects; a missing folder has none."""
+def _files(folder: Path, prefix: str) -> Iterator[Path]:
+    """The files below a folder that are objects and whose paths begin with `prefix`; a missing folder has none."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            found = [each for each in entries if not each.name.startswith(".")]
     except FileNotFoundError:
         return
     for entry in found:
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
+            if f"{entry.path}/".startswith(prefix) or prefix.startswith(f"{entry.path}/"):
+                yield from _files(Path(entry.path), prefix)
+        elif entry.is_file(follow_symlinks=False) and entry.path.startswith(prefix):
             yield Path(entry.path)
 
 

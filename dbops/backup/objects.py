@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from dbops.backup.model import MANIFEST, TIERS, Chunk, Tier
 from dbops.backup.store import Store
 from dbops.errors import BackupDamaged, StoreError
 
 BACKUPS, CHUNKS, CLOCK = "backups/", "chunks/", "clock"
+PUBLISH = "publish"  # the lease under which a manifest is written and under which chunks are swept
 _ID = re.compile(rf"backup_(\d{{8}}_\d{{6}})_({'|'.join(TIERS)})", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # no time, no file name, no system: the same bytes give the same object on every machine
@@ -83,12 +85,12 @@ def _inflate(data: bytes, expected: int, key: str, step: int) -> Iterator[bytes]
     from isal import igzip_lib
 
     stream = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    error_type: type[Exception] = igzip_lib.IsalError  # untyped in its stub
+    broken: Any = igzip_lib.IsalError  # its stub takes the class for an instance
     length, feed = 0, data
     while not stream.eof:
         try:
             piece = stream.decompress(feed, min(step, expected - length + 1))
-        except error_type as error:
+        except broken as error:
             raise BackupDamaged(f"{key} is no whole gzip stream: {error}", hint=HINT) from None
         feed = b""
         length += len(piece)
@@ -140,3 +142,9 @@ def store_clock(store: Store) -> datetime:
     if not times:
         raise StoreError(f"{CLOCK} in {store.place} was written and is not there", hint="nothing was deleted")
     return times[0]
+
+
+def absent(store: Store, hashes: Collection[str]) -> frozenset[str]:
+    """Those of these chunks that are not in the store: a create looks once more before it writes its manifest."""
+    there = {item.key for item in store.list(CHUNKS)}
+    return frozenset(each for each in hashes if chunk_key(each) not in there)

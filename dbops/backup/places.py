@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dbops.backup.local import LocalStore
 from dbops.backup.store import Store
-from dbops.errors import ConfigError
+from dbops.errors import ConfigError, MissingToolError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
@@ -24,6 +24,8 @@ def open_store(text: str, root: Path, tell: Callable[[str], None] = lambda _: No
         return LocalStore(root / Path(text or "backups").expanduser())
     if scheme[1].lower() != "s3":
         raise ConfigError(f"there is no store of the kind {scheme[1]}://", hint="name a folder or s3://bucket/prefix")
-    from dbops.backup.s3 import s3_store
-
+    try:
+        from dbops.backup.s3 import s3_store
+    except ModuleNotFoundError:
+        raise MissingToolError("s3:// needs boto3", hint="pip install 'pg-dbops[s3]'") from None
     return s3_store(text, tell)

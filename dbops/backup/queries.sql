@@ -55,7 +55,7 @@ select pg_catalog.pg_export_snapshot();
 
 -- name: database_facts
 select pg_catalog.current_database()::text, pg_catalog.pg_encoding_to_char(d.encoding)::text, d.oid::int8,
-       pg_catalog.current_setting('block_size')::int, pg_catalog.now(),
+       pg_catalog.current_setting('block_size')::int, pg_catalog.statement_timestamp(),
        pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute'),
        (select coalesce(pg_catalog.jsonb_object_agg(e.extname, e.extversion), '{}') from pg_catalog.pg_extension e),
        (select pg_catalog.count(*) from pg_catalog.pg_largeobject_metadata)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from dbops.backup.create import Progress, Tell
 from dbops.backup.loading import Run, Task, Workers, failed, prepare_session, run
 from dbops.backup.model import Column, Manifest, Name, Omitted, Sequence, Table
 from dbops.backup.restoring.plan import Choices, Plan, loads, make_plan
@@ -57,7 +58,7 @@ def restore_whole(
     no_owner: bool = False,
     clean: bool = False,
     partial: bool = False,
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Tell = lambda _: None,
 ) -> Restored:
     """Restore a backup into the empty database that `url` names, all tables analysed.
 
@@ -113,10 +114,12 @@ class _Restore:
     conn: Connection
     manifest: Manifest
     plan: Plan
-    tell: Callable[[str], None]
+    tell: Tell
     restored: list[Table] = field(default_factory=list)
     left_out: list[Omitted] = field(default_factory=list)
     _bytes: int = 0
+    _total: int = 0
+    _began: float = field(default_factory=time.monotonic)
 
     def whole(self, url: str, store: Store, workers: int) -> None:
         before = {row[0] for row in self.conn.execute(_STATEMENTS["schemas"])}
@@ -160,6 +163,7 @@ class _Restore:
         """Load all tables, and build on each what goes with it as soon as it is full. The entries that remain."""
         own = self._checked()
         built_on = {entry: entry.built_on for entry in self.plan.post}
+        self._total = sum(chunk.raw_bytes for table in self.restored for chunk in table.chunks)
         tasks = loads(self.restored, own, pool.count, self.manifest.encoding)
         left = Counter(task.table for task in tasks)
         done: set[Entry] = set()
@@ -190,7 +194,8 @@ class _Restore:
         others: set[Name] = set()
         with translated():
             for schema, name, *column, other in self.conn.execute(_STATEMENTS["restored_columns"], names):
-                there.setdefault(Name(schema, name), []).append((column[0], column[1], column[2]))
+                columns = there.setdefault(Name(schema, name), [])
+                columns += [(column[0], column[1], column[2])] if column[0] is not None else []
                 others.update({Name(schema, name)} if other else ())
         for table in wanted:
             with self._or_left_out(f"table {table.name}"):
@@ -206,8 +211,7 @@ class _Restore:
 
     def _progress(self, size: int) -> None:
         self._bytes += size
-        total = sum(chunk.raw_bytes for chunk in self.manifest.chunks)
-        self.tell(f"rows: {self._bytes * 100 // max(total, 1)} % of {total / 1e6:,.0f} MB")
+        self.tell(Progress(self._bytes, self._total, time.monotonic() - self._began))
 
     # --- the rest -----------------------------------------------------------------------------------
 

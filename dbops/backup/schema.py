@@ -75,7 +75,7 @@ def read_text(store: Store, manifest: Manifest, name: str) -> str:
     key = object_key(manifest.id, name)
     if known is None:
         raise BackupDamaged(f"{manifest.id}: the manifest names no {name}", hint=HINT)
-    return read_object(store, key, known.sha256, known.raw_bytes).decode("utf-8")
+    return read_object(store, key, known.sha256, known.raw_bytes).decode("utf-8", "surrogateescape")
 
 
 def entries(text: str) -> Iterator[Entry]:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dbops.backup.allow import Type
-from dbops.backup.model import Column, Name, Omitted, Sequence as SequenceValue
+from dbops.backup.choose import Chosen, Relation
+from dbops.backup.model import Column, Name, Omitted
+from dbops.backup.model import Sequence as SequenceValue
 from dbops.database import Server, connect, endless, local_settings, require_bypass, server_of, translated
 from dbops.errors import UnfitServer
 from dbops.sql import queries
@@ -33,41 +34,11 @@ PINNED = {
     # one stream of a whole table must begin at its first page
     "synchronize_seqscans": "off", "max_parallel_workers_per_gather": "0",
 }  # fmt: skip
-MANAGED_OWNER = re.compile(r"supabase_\w+|pgbouncer")
-ROWS_KEPT = ("auth", "storage")  # of the schemas that Supabase manages: users and files, to which others refer
 _BATCH = 500  # names in one statement
 
 
 class Moved(Exception):
     """Somebody changed or wants to change a table: what was begun is let go and begun anew."""
-
-
-@dataclass(frozen=True)
-class Relation:
-    """A row of pg_class. `condition` is a WHERE clause or "" for an extension's configuration table, else None."""
-
-    oid: int
-    name: Name
-    kind: str
-    persistence: str
-    partition: bool
-    schema_owner: str
-    extension: str
-    condition: str | None
-
-    @property
-    def managed(self) -> bool:
-        return bool(MANAGED_OWNER.fullmatch(self.schema_owner))
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What is copied (`tables`), what is only locked beside (`parents`), whose values are kept, what is left out."""
-
-    tables: tuple[Relation, ...]
-    parents: tuple[Relation, ...]
-    sequences: tuple[Relation, ...]
-    omitted: tuple[Omitted, ...]
 
 
 @dataclass(frozen=True)
@@ -106,56 +77,6 @@ class Details:
     types: dict[int, Type] = field(default_factory=dict)
 
 
-# --- choosing ------------------------------------------------------------------------------------
-
-
-def choose(relations: Sequence[Relation], standby: bool, include: Sequence[str], exclude: Sequence[str]) -> Chosen:
-    """Which relations are copied. A pattern is a shell's, for `schema.name`, or for the name alone where it has no dot."""
-    tables: list[Relation] = []
-    sequences: list[Relation] = []
-    omitted: dict[str, str] = {}
-    for each in relations:
-        if each.extension and each.condition is None:
-            continue  # CREATE EXTENSION makes it
-        if each.managed:
-            kept = each.name.schema in ROWS_KEPT
-            omitted[each.name.schema] = "managed by Supabase: " + ("rows only, no definitions" if kept else "left out")
-            if not kept:
-                continue
-        reason = _reason(each, standby) or _unwanted(each, include, exclude)
-        if reason:
-            omitted[str(each.name)] = reason
-        elif each.kind in "rS":
-            (tables if each.kind == "r" else sequences).append(each)
-    parents = tuple(each for each in relations if each.kind == "p" and not each.extension)
-    left_out = tuple(Omitted(name, reason) for name, reason in sorted(omitted.items()))
-    return Chosen(tuple(tables), parents, tuple(sequences), left_out)
-
-
-def _reason(each: Relation, standby: bool) -> str:
-    if each.kind == "f":
-        return "foreign table: its rows lie elsewhere; its definition is kept"
-    if each.kind == "m":
-        return "materialised view: its definition is kept, a restore refreshes it"
-    if each.persistence == "u" and standby and each.kind != "p":
-        return "unlogged: a standby has no rows of it; its definition is kept"
-    return ""
-
-
-def _unwanted(each: Relation, include: Sequence[str], exclude: Sequence[str]) -> str:
-    if each.kind != "r":
-        return ""
-    if any(_matches(each.name, pattern) for pattern in exclude):
-        return "excluded: its definition is kept, its rows are left out"
-    if include and not any(_matches(each.name, pattern) for pattern in include):
-        return "not included: its definition is kept, its rows are left out"
-    return ""
-
-
-def _matches(name: Name, pattern: str) -> bool:
-    return fnmatchcase(str(name) if "." in pattern else name.name, pattern)
-
-
 # --- holding -------------------------------------------------------------------------------------
 
 
@@ -183,7 +104,11 @@ def held(url: str, settings: Settings, choice: Callable[[list[Relation], bool], 
         conn.execute(local_settings(values).encode())
         try:
             lock(conn, [each.name for each in (*chosen.parents, *chosen.tables)])
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        except (
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.UndefinedTable,
+            psycopg.errors.InvalidSchemaName,
+        ) as error:
             raise Moved(str(error).splitlines()[0]) from error
         row = conn.execute(queries("backup")["export_snapshot"]).fetchone()
         assert row is not None
@@ -210,7 +135,7 @@ def blockers(url: str, tables: Sequence[Relation]) -> list[str]:
     with connect(url, "backup blockers") as conn, translated():
         rows = conn.execute(queries("backup")["table_blockers"], {"tables": [each.oid for each in tables]}).fetchall()
     return [
-        f"process {pid}, {user} with {application or 'no application name'}, {'holds' if granted else 'waits for'} a table: {query}"
+        f"process {pid} ({user}, {application or 'no application name'}) {'holds' if granted else 'waits for'} a table: {query}"
         for pid, user, application, granted, query in rows
     ]
 
@@ -222,6 +147,19 @@ def _relations(conn: Connection) -> list[Relation]:
     ]
 
 
+def identity(url: str) -> tuple[str, str]:
+    """The database's name and its cluster's system identifier, which together tell it apart."""
+    with connect(url, "backup") as conn, translated():
+        row = conn.execute(queries("backup")["database_facts"]).fetchone()
+        assert row is not None
+        return row[0], _identifier(conn, row[2], row[5])
+
+
+def _identifier(conn: Connection, oid: int, may_ask: bool) -> str:
+    # the database's OID stays the same from night to night, and on a standby
+    return str(_only(conn, "system_identifier")) if may_ask else f"unknown-{oid}"
+
+
 # --- reading -------------------------------------------------------------------------------------
 
 
@@ -231,17 +169,15 @@ def facts(snapshot: Snapshot) -> Facts:
     assert row is not None
     database, encoding, oid, block_size, taken_at, may_ask, extensions, large_objects = row
     omitted = list(snapshot.chosen.omitted)
-    identifier = f"unknown-{oid}"  # the database's OID: stays the same from night to night, and on a standby
-    if may_ask:
-        identifier = _only(snapshot.conn, "system_identifier")
-    else:
-        omitted.append(Omitted("system identifier", "the role may not call pg_control_system(): the database's OID instead"))
+    identifier = _identifier(snapshot.conn, oid, may_ask)
+    if not may_ask:
+        omitted.append(
+            Omitted("system identifier", "the role may not call pg_control_system(): the database's OID instead")
+        )
     if large_objects:
         omitted.append(Omitted("owners and grants of large objects", "only their ids and contents are kept"))
     roles = tuple(row[0] for row in snapshot.conn.execute(queries("backup")["roles"]))
-    return Facts(
-        database, encoding, identifier, block_size, taken_at, extensions, large_objects, roles, tuple(omitted)
-    )
+    return Facts(database, encoding, identifier, block_size, taken_at, extensions, large_objects, roles, tuple(omitted))
 
 
 def details(snapshot: Snapshot) -> Details:
@@ -255,8 +191,8 @@ def details(snapshot: Snapshot) -> Details:
             found.column_types.setdefault(oid, []).append(kind_oid)
     found.keys.update((oid, tuple(names)) for oid, names in run(queries("backup")["primary_keys"], asked))
     found.sizes.update((oid, (heap, toast)) for oid, heap, toast in run(queries("backup")["sizes"], asked))
-    for oid, *rest, fields in run(queries("backup")["types"], asked):
-        found.types[oid] = Type(oid, *rest, tuple(fields))
+    for oid, name, kind, base, element, extension, fields in run(queries("backup")["types"], asked):
+        found.types[oid] = Type(oid, name, kind, base, element, extension, tuple(fields))
     return found
 
 
@@ -270,7 +206,9 @@ def sequences(snapshot: Snapshot) -> tuple[SequenceValue, ...]:
     rest = iter(snapshot.chosen.sequences)
     while batch := list(islice(rest, _BATCH)):
         parts = [
-            sql.SQL("SELECT {}::int, last_value, is_called FROM {}").format(sql.Literal(n), sql.Identifier(*_pair(each.name)))
+            sql.SQL("SELECT {}::int, last_value, is_called FROM {}").format(
+                sql.Literal(n), sql.Identifier(*_pair(each.name))
+            )
             for n, each in enumerate(batch)
         ]
         try:

@@ -13,6 +13,7 @@ from dbops.policy.attack.attempts import controls, plan
 from dbops.policy.attack.oracle import allowed, may, roles_for, snapshot
 from dbops.policy.attack.runner import script
 from dbops.policy.attack.target import Attempt, Pair, Place, Row, Shot
+from dbops.policy.attack.ways import MOST, TooMany, asks_session, ways_of
 from dbops.policy.attack.weaken import conjuncts, mutants
 from dbops.policy.model import Auth, Definitions, Name, Shared, TableRules, Tenant, Verb
 from dbops.policy.state import Catalog, Column, Key, Policy, Role, Table, Trigger
@@ -303,3 +304,58 @@ def test_a_trigger_is_dropped_beside_an_open_check() -> None:
     dropped = next(mutant for mutant in found if "trigger" in mutant.name)
     assert dropped.statements == ('DROP TRIGGER "dbops_immutable" ON "public"."notes"',)
     assert dropped.companions[0].statements == ('ALTER POLICY "u" ON "public"."notes" WITH CHECK (true)',)
+
+
+# --- the ways in which a predicate is true ---
+
+
+@pytest.mark.parametrize(
+    ("predicate", "expected"),
+    [
+        ("true", [()]),
+        ("false", []),
+        ("((a = 1) AND ((b = 2) OR (c = 3)))", [("a = 1", "b = 2"), ("a = 1", "c = 3")]),
+        ("(NOT ((a = 1) OR b))", [("NOT (a = 1)", "NOT (b)")]),
+        ("(NOT ((a = 1) AND (NOT b)))", [("NOT (a = 1)",), ("b",)]),
+        ("COALESCE((a = 1), false)", [("a = 1",)]),
+        ("COALESCE((a = 1), b)", [("a = 1",), ("((a = 1)) IS NULL", "b")]),
+        ("((a = 1) IS TRUE)", [("a = 1",)]),
+        ("CASE WHEN (a = 1) THEN true ELSE b END", [("a = 1",), ("((a = 1)) IS NOT TRUE", "b")]),
+        ("(CASE WHEN a THEN b ELSE c END = d)", [("CASE WHEN a THEN b ELSE c END = d",)]),
+        ("(a BETWEEN 1 AND 2) AND b", [("a BETWEEN 1 AND 2", "b")]),
+        ("(a = ' OR '::text) OR b", [("a = ' OR '::text",), ("b",)]),
+        ("((a = 'x'::text) AND (a = 'y'::text))", []),  # cannot be
+        ("(b AND (NOT b))", []),
+        ("(EXISTS ( SELECT 1 FROM s WHERE (s.x OR s.y)))", [("EXISTS ( SELECT 1 FROM s WHERE (s.x OR s.y))",)]),
+    ],
+)
+def test_a_predicate_is_cut_into_the_ways_it_is_true(predicate: str, expected: list[tuple[str, ...]]) -> None:
+    assert [way.parts for way in ways_of(predicate, "notes", "abcd", ()) if not way.impossible] == expected
+
+
+def test_what_a_row_decides_is_told_from_what_a_session_does() -> None:
+    text = "((body = 'user_id'::text) AND (user_id = auth.uid()) AND public.f(notes.id) AND (EXISTS ( SELECT m.body FROM m)))"
+    (way,) = ways_of(text, "notes", ("user_id", "id", "body"), ("user_id",))
+    assert way.loose == ("body = 'user_id'::text", "public.f(notes.id)")
+    assert (way.values, way.opaque) == (("body = 'user_id'::text",), ("public.f(notes.id)",))
+    assert way.columns == ("id", "body") or way.columns == ("body", "id")
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ("body = 'auth.uid()'::text", False),
+        ("user_id = auth.uid()", True),
+        ("lower(body) = 'x'::text", False),
+        ("CURRENT_USER = 'x'::name", True),
+        ("body = current_setting('a.b'::text)", True),
+        ('public."My F"(body)', True),
+    ],
+)
+def test_who_asks_has_a_say_or_not(part: str, expected: bool) -> None:
+    assert asks_session(part) is expected
+
+
+def test_a_predicate_may_have_too_many_ways() -> None:
+    with pytest.raises(TooMany, match=str(MOST)):
+        ways_of(" AND ".join(f"((a = {n}) OR (b = {n}))" for n in range(9)), "notes", "ab", ())

@@ -77,11 +77,12 @@ def _extensions(conn: Connection, wanted: Mapping[str, str]) -> tuple[tuple[str,
 def loads(tables: Iterable[Table], own: Iterable[Table], workers: int, encoding: str) -> list[Load]:
     """The tables' chunks as tasks, the largest first. A table that is more than one worker's share is divided.
 
-    `own` are tables that this restore made: nobody else has rows in them.
+    `own` are tables that this restore made: nobody else has rows in them. `encoding` is that of the database backed up.
     """
     filled = [table for table in tables if table.chunks]
     share = sum(_bytes(table.chunks) for table in filled) / workers
     mine = set(own)
+    encoding = "SQL_ASCII" if encoding == "SQL_ASCII" else "UTF8"  # as create reads rows
     tasks = [
         _load(table, part, encoding, fresh=table in mine and len(part) == len(table.chunks))
         for table in filled

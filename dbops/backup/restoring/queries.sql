@@ -51,16 +51,16 @@ select coalesce(pg_catalog.obj_description(n.oid, 'pg_namespace'), '') from pg_c
 where n.nspname = 'dbops_unfinished_restore';
 
 -- name: restored_columns
--- the columns of these tables, and whether an extension or Supabase made the table
+-- the columns of these tables (null for a table without any), and whether an extension or Supabase made the table
 select n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod),
   a.attgenerated <> '',
   exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
           and d.objid = c.oid and d.deptype = 'e')
     or pg_catalog.pg_get_userbyid(n.nspowner) ~ '^(supabase_.+|pgbouncer)$'
-from pg_catalog.unnest(%(schemas)s::text[], %(names)s::text[]) as wanted(schema, name)
+from rows from (pg_catalog.unnest(%(schemas)s::text[]), pg_catalog.unnest(%(names)s::text[])) as wanted(schema, name)
   join pg_catalog.pg_namespace n on n.nspname = wanted.schema
   join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = wanted.name and c.relkind in ('r', 'p')
-  join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+  left join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 order by 1, 2, a.attnum;
 
 -- name: set_sequence

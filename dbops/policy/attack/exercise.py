@@ -141,6 +141,8 @@ def _same(bout: Bout) -> object:
 
 def _not_exercised(each: _Seen) -> Iterator[str]:
     opening, way = each.opening, each.opening.way
+    if way.impossible:
+        return
     if way.values and not _others(each, each.fitting):
         yield f"no made row satisfies {opening.policy}: {joined(way.values)}"
     elif not each.open_to:

@@ -131,6 +131,6 @@ def _findings(found: Found) -> set[tuple[str, ...]]:
 
 
 def _reason(companions: Sequence[Companion]) -> str:
-    told = "every attempt of every actor ended as before"
+    told = "every attempt of every actor ended as before, or was refused where it had got nothing"
     also = ", ".join(companion.what for companion in companions if companion.statements)
     return f"{told}, and so it did {also}" if also else told

@@ -33,6 +33,7 @@ class Way:
     parts: Parts
     loose: Parts
     columns: Parts  # that the loose parts read
+    impossible: bool = False  # on the face of it: rows are tried all the same, for a collation may see it otherwise
 
     @property
     def text(self) -> str:
@@ -63,10 +64,10 @@ def ways_of(predicate: str, table: str, columns: Iterable[str], scope: Iterable[
     free = [column for column in columns if column not in set(scope)]
     found = []
     for parts in dict.fromkeys(_true(predicate)):
-        if not _contradicts(parts):
-            read = {part: [column for column in free if reads(part, table, column)] for part in parts}
-            loose = tuple(part for part in parts if read[part])
-            found.append(Way(parts, loose, tuple(dict.fromkeys(c for part in loose for c in read[part]))))
+        read = {part: [column for column in free if reads(part, table, column)] for part in parts}
+        loose = tuple(part for part in parts if read[part])
+        columns_ = tuple(dict.fromkeys(c for part in loose for c in read[part]))
+        found.append(Way(parts, loose, columns_, _contradicts(parts)))
     return found
 
 

@@ -1,0 +1,131 @@
+"""The one transaction of a merge: the runner lock, the tables locked against writers, triggers kept quiet."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import psycopg
+from psycopg.sql import SQL, Identifier
+
+from dbops.backup.merge.catalog import ROOM
+from dbops.backup.merge.model import Tell
+from dbops.backup.merge.session import Session
+from dbops.backup.merge.target import COMMA, Target, trusted
+from dbops.database import redact
+from dbops.errors import Blocked, LockLost
+from dbops.lock import Holder, RunnerLock
+from dbops.sql import queries
+
+_TIMEOUT, _DEADLOCK = "55P03", "40P01"
+
+
+@contextmanager
+def runner_lock(session: Session, tell: Tell) -> Iterator[RunnerLock]:
+    """No migration, no policy and no other restore meanwhile. Raises LockHeld."""
+
+    def waits(holder: Holder | None) -> None:
+        tell(f"waiting for another runner: {holder or 'who it is is not shown'}")
+
+    settings = session.settings
+    with RunnerLock(session.url, settings.table, wait=settings.wait, on_wait=waits) as lock:
+        yield lock
+
+
+@contextmanager
+def locked(session: Session, targets: Sequence[Target], lock: RunnerLock, tell: Tell) -> Iterator[None]:
+    """A transaction in which nobody else writes to the targets; committed only while the runner lock is held.
+
+    A try that waits longer than `lock_timeout` lets go, so that nobody queues behind it. Raises Blocked with the
+    processes in the way after `lock_tries`, LockLost.
+    """
+    for number in range(1, session.settings.lock_tries + 1):
+        began = False
+        try:
+            with session.transaction(settings={"lock_timeout": _milliseconds(session.settings.lock_timeout)}):
+                session.conn.execute(_lock_statement(targets))
+                began = True
+                tell("locked")
+                yield
+                _guard(session, lock)
+                tell("committing")
+            return
+        except Exception as error:
+            cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
+            waited = isinstance(cause, psycopg.Error) and cause.sqlstate in (_TIMEOUT, _DEADLOCK)
+            if began or not waited:
+                raise
+            blockers = _blockers(session, targets)
+            if number == session.settings.lock_tries:
+                raise _blocked(session, blockers, number) from error
+        tell(f"waiting for a lock: {blockers or 'its holder has just let go'}")
+        # let those go first that queued behind
+        time.sleep(random.uniform(0.5, 1.0) * min(session.settings.lock_timeout, 1.0))
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{max(1, int(seconds * 1000))}ms"
+
+
+def _lock_statement(targets: Sequence[Target]) -> SQL:
+    names = COMMA.join(target.relation for target in sorted(targets, key=lambda target: target.name))
+    return SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)  # type: ignore[return-value]
+
+
+def _guard(session: Session, lock: RunnerLock) -> None:
+    try:
+        session.conn.execute(lock.guard())
+    except psycopg.errors.InvalidTextRepresentation as error:
+        raise LockLost(
+            "the runner lock was lost in the middle of the restore (its connection was cut)",
+            hint="nothing was written; run the command again",
+        ) from error
+
+
+def _blockers(session: Session, targets: Sequence[Target]) -> str:
+    with session.transaction():
+        rows = session.conn.execute(queries(ROOM)["lock_holders"], {"tables": [target.live.oid for target in targets]})
+        return "; ".join(
+            f"process {pid} ({user or 'unknown'}{f', {app}' if app else ''}, {state or 'state hidden'}, for {age:.0f} s) "
+            f"holds {table}: {redact(' '.join(query.split()))}"
+            for pid, user, app, state, query, table, age in rows
+        )
+
+
+def _blocked(session: Session, blockers: str, tries: int) -> Blocked:
+    return Blocked(
+        f"the tables could not be locked within {session.settings.lock_timeout:g} s, tried {tries} times: "
+        f"{blockers or 'the holder has just let go'}",
+        hint="nothing was written; end that process (pg_terminate_backend), wait, or give a longer lock_timeout",
+    )
+
+
+def may_be_replica(session: Session) -> bool:
+    """Whether the role may set session_replication_role: then no trigger, cascade or foreign key check runs."""
+    return session.conn.execute(queries(ROOM)["may_be_replica"], {}).fetchone() == (True,)
+
+
+@contextmanager
+def quiet(session: Session, targets: Sequence[Target], *, replica: bool) -> Iterator[None]:
+    """User triggers do not fire; those that were off before stay off, those that fired always do so again."""
+    conn = session.conn
+    if replica:
+        conn.execute("SET LOCAL session_replication_role = 'replica'")
+    oids = [target.live.oid for target in targets]
+    triggers = conn.execute(queries(ROOM)["triggers"], {"tables": oids, "replica": replica}).fetchall()
+    for schema, table, trigger, _ in triggers:
+        _switch(session, "DISABLE", schema, table, trigger)
+    yield
+    if not replica:
+        # what foreign keys still have to check is checked now: tables with events waiting cannot be altered
+        conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    for schema, table, trigger, enabled in triggers:
+        how = {"A": "ENABLE ALWAYS", "R": "ENABLE REPLICA"}.get(enabled, "ENABLE")
+        _switch(session, how, schema, table, trigger)
+
+
+def _switch(session: Session, how: str, schema: str, table: str, trigger: str) -> None:
+    statement = SQL("ALTER TABLE ONLY {} {} TRIGGER {}")
+    session.conn.execute(statement.format(Identifier(schema, table), trusted(how), Identifier(trigger)))
