@@ -18,7 +18,7 @@ import psycopg
 from psycopg import sql
 
 from dbops.database import connect, local_settings, redact, server_of, translated
-from dbops.errors import Blocked, DbopsError, UnfitServer, UsageError
+from dbops.errors import Blocked, DbopsError, NotAllowed, UnfitServer, UsageError
 from dbops.fingerprint import connection_of, find_pg_dump
 from dbops.sql import queries
 
@@ -205,6 +205,9 @@ def _dump(conn: Connection, exclude: Sequence[str], lock_wait_ms: int) -> str:
         # its lock-wait-timeout is a statement_timeout on LOCK TABLE
         if "LOCK TABLE" in message and "timeout" in message:
             raise _blocked(message)
+        if "permission denied" in message:
+            hint = "pg_dump locks each table: connect as the owner, or as a member of pg_read_all_data; nothing was changed"
+            raise NotAllowed(f"the schema cannot be copied: {message}", hint=hint)
         raise DbopsError(f"pg_dump failed: {message}", hint="nothing was changed")
     return done.stdout.decode("utf-8", "backslashreplace")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 
 import psycopg
@@ -11,7 +11,7 @@ from psycopg import sql
 
 from dbops.database import connect, translated
 from dbops.embedded import Scratch
-from dbops.errors import LockHeld
+from dbops.errors import DbopsError, LockHeld
 from dbops.lock import NAMESPACE
 
 # beside the runner lock's two
@@ -33,9 +33,12 @@ def scratch_database(server: Scratch, wait: float, roles_made: set[str], templat
         try:
             with server.database(template) as url:
                 yield url
-        finally:
-            new = _roles(server) - before
-            _drop_roles(server, new & roles_made if server.kind == "scratch-url" else new)
+        except BaseException:
+            # a server that is full or gone fails here too: what failed first is what is told
+            with suppress(DbopsError, psycopg.Error):
+                _clean_up(server, before, roles_made)
+            raise
+        _clean_up(server, before, roles_made)
 
 
 @contextmanager
@@ -63,6 +66,11 @@ def _turn(server: Scratch, wait: float) -> Iterator[None]:
             yield
         finally:
             _held.reset(token)
+
+
+def _clean_up(server: Scratch, before: set[str], roles_made: set[str]) -> None:
+    new = _roles(server) - before
+    _drop_roles(server, new & roles_made if server.kind == "scratch-url" else new)
 
 
 def _roles(server: Scratch) -> set[str]:

@@ -53,6 +53,11 @@ def chunk_key(sha256: str) -> str:
     return f"{CHUNKS}{sha256[:2]}/{sha256}.gz"
 
 
+def is_chunk_key(key: str) -> bool:
+    sha256 = key.rpartition("/")[2].removesuffix(".gz")
+    return is_sha256(sha256) and key == chunk_key(sha256)
+
+
 def object_key(backup: str, name: str) -> str:
     """Where a file beside the manifest lies: backups/<id>/<name>."""
     return f"{BACKUPS}{backup}/{name}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from dbops.backup.model import Manifest, Name
 from dbops.backup.objects import HINT, object_key, read_object
 from dbops.backup.store import Store
-from dbops.errors import BackupDamaged
+from dbops.errors import BackupDamaged, ObjectMissing
 
 _HEADER = re.compile(r"-- Name: (.*); Type: (.*?); Schema: (.*?); Owner: .*")
 _SETTING = re.compile(r"SET default_(?:tablespace|table_access_method) = [^;]*")
@@ -75,7 +75,10 @@ def read_text(store: Store, manifest: Manifest, name: str) -> str:
     key = object_key(manifest.id, name)
     if known is None:
         raise BackupDamaged(f"{manifest.id}: the manifest names no {name}", hint=HINT)
-    return read_object(store, key, known.sha256, known.raw_bytes).decode("utf-8", "surrogateescape")
+    try:
+        return read_object(store, key, known.sha256, known.raw_bytes).decode("utf-8", "surrogateescape")
+    except ObjectMissing as error:  # the manifest promises it
+        raise BackupDamaged(error.message, hint=HINT) from error
 
 
 def entries(text: str) -> Iterator[Entry]:

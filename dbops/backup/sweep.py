@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from dbops.backup.local import LocalStore
 from dbops.backup.manifest import read_all
 from dbops.backup.model import MANIFEST
-from dbops.backup.objects import BACKUPS, CHUNKS, PUBLISH, chunk_key, store_clock
+from dbops.backup.objects import BACKUPS, CHUNKS, PUBLISH, chunk_key, is_chunk_key, store_clock
 from dbops.backup.store import Item, Store
 
 GRACE = timedelta(hours=24)
@@ -47,7 +47,7 @@ class _Marks:
     def unneeded(self, prefix: str, before: datetime) -> Iterator[Item]:
         """Old objects below a prefix of chunks/ that no manifest names."""
         for item in self.store.list(prefix):
-            if item.modified < before and item.key not in self.chunks:
+            if item.modified < before and item.key not in self.chunks and is_chunk_key(item.key):
                 yield item
 
 

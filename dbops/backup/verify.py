@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dbops.backup.manifest import read_all
 from dbops.backup.model import Damage, Manifest
-from dbops.backup.objects import BACKUPS, chunk_key, fault, manifest_key, object_key
+from dbops.backup.objects import BACKUPS, CHUNKS, chunk_key, fault, manifest_key, object_key
 from dbops.backup.store import Store
 from dbops.errors import BackupDamaged, NotProven, ObjectMissing
 
@@ -63,7 +63,7 @@ def verify(
     wanted = _wanted(store, ids, manifests, broken)
     damaged = [Damage(key, what, (key.split("/")[1],)) for key, what in broken if key.split("/")[1] in wanted]
     parts = [each for each in _parts(manifests) if each.backups & wanted]
-    sizes = {item.key: item.size for prefix in (BACKUPS, "chunks/") for item in store.list(prefix)}
+    sizes = {item.key: item.size for prefix in (BACKUPS, CHUNKS) for item in store.list(prefix)}
     damaged += [each.damage("it is missing") for each in parts if each.key not in sizes]
     read = _sampled([each for each in parts if each.key in sizes], sizes, sample, random.Random(seed))
     total, done = sum(sizes[each.key] for each in read), 0
@@ -75,7 +75,9 @@ def verify(
             tell(done, max(done, total))
     finally:  # Ctrl-C must not wait for what is still in the queue
         pool.shutdown(cancel_futures=True)
-    found = tuple(sorted(damaged, key=lambda each: each.object))
+    # what a prune has removed since is not damaged
+    left = {name for each in damaged for name in each.backups if store.size(manifest_key(name)) is not None}
+    found = tuple(sorted((each for each in damaged if left & {*each.backups}), key=lambda each: each.object))
     return Verified(not found, tuple(sorted(wanted)), len(read), done, found)
 
 
@@ -133,10 +135,3 @@ def _check(store: Store, part: _Part) -> tuple[int, str]:
     except BackupDamaged as error:  # a disk that cannot read it
         return 0, error.message
     return len(data), fault(data, part.sha256, part.raw_bytes)
-
-
-def manifest_objects(manifest: Manifest) -> tuple[str, ...]:
-    """The keys of all that a backup consists of, its manifest last."""
-    own = [object_key(manifest.id, each.name) for each in manifest.objects]
-    chunks = dict.fromkeys(chunk_key(each.sha256) for each in manifest.chunks)
-    return (*chunks, *own, manifest_key(manifest.id))

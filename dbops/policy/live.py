@@ -54,10 +54,14 @@ def look(url: str, definitions: Definitions, tables: Collection[str] | None = No
         with translated():
             major, catalog = server_of(conn).major, load_catalog(conn)
         marks = marks_of([text for policy in catalog.policies for text in (policy.using, policy.check)])
+        lacking = {definitions.auth.user_role, definitions.auth.anon_role} - set(catalog.roles)
+        missed += [Vacuous("", "", f"on the target itself: there is no role {role}") for role in sorted(lacking)]
         for name, rules in sorted(definitions.tables.items()):
             if name not in catalog.tables or (tables is not None and str(name) not in tables):
                 continue
             for actor in _actors(conn, major, definitions, rules, marks):
+                if actor.role in lacking:
+                    continue
                 attacks += 1
                 found = _ask(conn, major, definitions, rules, actor)
                 if isinstance(found, Leak):

@@ -84,7 +84,9 @@ class PolicyManager:
     def list(self) -> tuple[Listed, ...]:
         """The policies of the database, by table and name, and who made each."""
         catalog = self.catalog()
-        raw = {(t.name, each.name) for t in self.definitions().tables.values() for each in t.raw}
+        # a database can be looked at before there are any definitions
+        tables = self.definitions().tables if self.settings.policies.is_dir() else {}
+        raw = {(t.name, each.name) for t in tables.values() for each in t.raw}
         files = {(p.table, p.name): name for name, made in catalog.recorded.items() for p in made}
         return tuple(Listed(p, _made_by(p, raw, files.get((p.table, p.name), ""))) for p in catalog.policies)
 

@@ -31,7 +31,7 @@ create table parents (id int generated always as identity primary key, name text
 create table notes (
   id bigserial primary key, parent int references parents, earlier bigint references notes,
   mood mood, small small, pair pair, tags text[], grid int[][], span tstzrange, many int4multirange, j json, jb jsonb,
-  raw bytea, amount numeric, ratio float8, at timestamptz, during interval, day date, bits bit(3), addr inet, x xml,
+  raw bytea, amount numeric, ratio float8, at timestamptz, during interval, day date, bits bit(3), addr inet,
   doubled bigint generated always as (id * 2) stored, made text default 'made here');
 create table "odd.one"."ta/ble ""x"" é" ("Odd ""column"" x" int, "select" text);
 create table parted (id int, v text) partition by range (id);
@@ -44,13 +44,17 @@ create table empty_one (id int);
 ROWS = r"""
 insert into parents (name) select 'p' || n from generate_series(1, 3) n;
 insert into notes (id, parent, earlier, mood, small, pair, tags, grid, span, many, j, jb, raw, amount, ratio, at, during,
-  day, bits, addr, x) values
+  day, bits, addr) values
   (1, 1, null, 'sad "one"', 7, '(1,"a ""b"" , c")', '{"a b",null,"\\"}', '{{1,2},{3,4}}', '[2025-01-01,2025-02-01)', '{[1,5)}',
-   E'{"a":\n 1, "a": 2}', '{"k": [1.50, "\\n\u00e9\ud83d\ude00"]}', '\x00ff0a', 123456789012345678901234567890.123456789, 'NaN',
-   '2025-03-04 05:06:07.123456+02', '1 year -2 days 03:04:05.5', 'infinity', '101', '10.0.0.1/8', '<a>b&amp;</a>'),
-  (2, null, 3, null, null, null, '{}', null, 'empty', '{}', 'null', '{"x": null}', '', 'NaN', '-Infinity', '-infinity', '-1 mon', '0044-03-15 BC', null, '::1', null),
-  (3, 3, 1, 'glad', null, '(,)', null, null, null, null, '"line\nbreak"', '"tab\t"', null, 1e-20, 0.1, null, null, null, null, null, null);
-insert into "odd.one"."ta/ble ""x"" é" values (1, E'back\\slash \\N \t tab\r\n line \u2028 end'), (null, ''), (2, null), (3, '\.');
+   E'{"a":\n 1, "a": 2}', '{"k": [1.50, "\\n\u00e9\ud83d\ude00"]}', '\x00ff0a',
+   123456789012345678901234567890.123456789, 'NaN',
+   '2025-03-04 05:06:07.123456+02', '1 year -2 days 03:04:05.5', 'infinity', '101', '10.0.0.1/8'),
+  (2, null, 3, null, null, null, '{}', null, 'empty', '{}', 'null', '{"x": null}', '', 'NaN', '-Infinity', '-infinity',
+   '-1 mon', '0044-03-15 BC', null, '::1'),
+  (3, 3, 1, 'glad', null, '(,)', null, null, null, null, '"line\nbreak"', '"tab\t"', null, 1e-20, 0.1,
+   null, null, null, null, null);
+insert into "odd.one"."ta/ble ""x"" é" values (1, E'back\\slash \\N \t tab\r\n line \u2028 end'), (null, ''),
+  (2, null), (3, '\.');
 insert into parted select n, 'v' || n from generate_series(0, 19) n;
 insert into base values (1); insert into derived values (2, 'two');
 """
@@ -94,14 +98,11 @@ class TestJson:
         assert done.rows == 32
         assert {path.name for path in done.files} == {path.name for path in (tmp_path / "out").iterdir()}
         assert load(target, done.files).tables == TABLES
-        before, after = rows(source), rows(target)
-        # JSON has one null: a column of type json that holds `null` comes back as NULL
-        before["public.notes"] = [row.replace(",null,", ",,") for row in before["public.notes"]]
-        # and no line break stands between the parts of a json
-        after["public.notes"] = [row.replace('""a"": ', '""a"":') for row in after["public.notes"]]
-        before["public.notes"] = [row.replace('""a"":\n ', '""a"":') for row in before["public.notes"]]
-        before["public.notes"] = [row.replace('""a"": 2', '""a"":2') for row in before["public.notes"]]
-        assert after == before
+        # JSON has one null, and a line has no line breaks between the parts of a value
+        with psycopg.connect(source, autocommit=True) as conn:
+            conn.execute("update notes set j = null where j::text = 'null'")
+            conn.execute(r"update notes set j = replace(j::text, E'\n', ' ')::json where j is not null")
+        assert rows(target) == rows(source)
 
     def test_a_row_is_an_object_with_its_columns(self, filled: tuple[str, str], tmp_path: Path) -> None:
         (path,) = export(filled[0], tmp_path, ["public.parted"]).files
@@ -235,14 +236,14 @@ class TestLoad:
         path = write(tmp_path / "things.json", '{"id": 1}')
         assert load(things, [path], dry_run=True).rows == 1
         assert rows(things)["public.things"] == []
-        with pytest.raises(UsageError, match="things.json:1"):
+        with pytest.raises(UsageError, match=r"things\.json:1"):
             load(things, [write(path, '{"id": "x"}')], dry_run=True)
 
     @pytest.mark.parametrize("cut", [1, 9, 30, -1])
     def test_a_file_that_is_cut_off(self, things: str, tmp_path: Path, cut: int) -> None:
         path = tmp_path / "things.json.gz"
         path.write_bytes(gzip.compress(b'{"id": 1}\n' * 9 + os.urandom(99))[:cut])
-        with pytest.raises(UsageError, match="things.json.gz"):
+        with pytest.raises(UsageError, match=r"things\.json\.gz"):
             load(things, [path])
 
     def test_a_bit_that_changed_is_found(self, things: str, tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ class TestLoad:
             damaged = whole.copy()
             damaged[at] ^= 4
             path.write_bytes(damaged)
-            with pytest.raises(UsageError, match="things.json.gz"):
+            with pytest.raises(UsageError, match=r"things\.json\.gz"):
                 load(things, [path])
         assert rows(things)["public.things"] == []
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -26,12 +25,12 @@ _GZIP = b"\x1f\x8b"
 Keys = tuple[str, ...]
 
 
-@dataclass(frozen=True)
 class _Bad(Exception):
     """A line that cannot be read."""
 
-    line: int
-    what: str
+    def __init__(self, line: int, what: str) -> None:
+        super().__init__(what)
+        self.line, self.what = line, what
 
 
 class _Undo(Exception):
@@ -205,14 +204,17 @@ class _File:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a file with their numbers, without empty ones; gzip is told by its first bytes."""
-    from isal import igzip
+    from isal import igzip, igzip_lib
 
     with path.open("rb") as file:
         packed = file.read(len(_GZIP)) == _GZIP
-    with igzip.open(path, "rb") if packed else path.open("rb") as content:  # type: ignore[no-untyped-call]
-        for number, line in enumerate(content, 1):
-            if line.strip():
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    try:
+        with igzip.open(path, "rb") if packed else path.open("rb") as content:  # type: ignore[no-untyped-call]
+            for number, line in enumerate(content, 1):
+                if line.strip():
+                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").strip()
+    except igzip_lib.IsalError as error:  # type: ignore[misc]
+        raise OSError(str(error)) from None
 
 
 def _no_json(word: str) -> None:

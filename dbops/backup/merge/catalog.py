@@ -36,6 +36,7 @@ class LiveTable:
     equals: tuple[str, ...] = ()
     partitioned: bool = False
     has_rules: bool = False
+    deferrable: bool = False  # a unique key that is checked by a trigger, and so not under the replica role
     oid: int = 0
 
     @property
@@ -56,6 +57,8 @@ class ForeignKey:
     equals: tuple[str, ...] = ()
     on_delete: str = "a"  # confdeltype: a no action, r restrict, c cascade, n set null, d set default
     period: bool = False
+    child_partitioned: bool = False
+    parent_partitioned: bool = False
 
     def __str__(self) -> str:
         return f"{self.child} ({', '.join(self.child_columns)}) -> {self.parent}"
@@ -83,7 +86,8 @@ def read_catalog(conn: Connection) -> Catalog:
     named = queries(ROOM)
     rows = conn.execute(named["tables"], {}).fetchall()
     names = {oid: Name(schema, name) for oid, schema, name, *_ in rows}
-    roots = {oid: root for oid, _, _, _, root, _ in rows}
+    roots = {oid: root for oid, _, _, _, root, *_ in rows}
+    partitioned = {names[oid] for oid, _, _, kind, *_ in rows if kind == "p"}
     parameters = {"tables": [oid for oid in names if roots[oid] == oid]}
     columns: dict[int, list[LiveColumn]] = {}
     for oid, *column in conn.execute(named["columns"], parameters):
@@ -91,16 +95,18 @@ def read_catalog(conn: Connection) -> Catalog:
     keys = {oid: (tuple(key), tuple(equals)) for oid, key, equals in conn.execute(named["keys"], parameters)}
     tables = {
         names[oid]: LiveTable(
-            names[oid], tuple(columns.get(oid, ())), *keys.get(oid, ((), ())), kind == "p", has_rules, oid
+            names[oid], tuple(columns.get(oid, ())), *keys.get(oid, ((), ())), kind == "p", has_rules, deferrable, oid
         )
-        for oid, _, _, kind, root, has_rules in rows
+        for oid, _, _, kind, root, has_rules, deferrable in rows
         if root == oid
     }
-    foreign_keys = [
-        ForeignKey(name, names[roots[child]], names[roots[parent]], tuple(ours), tuple(theirs), tuple(equals), delete, period)
-        for name, child, parent, delete, period, ours, theirs, equals in conn.execute(named["foreign_keys"], {})
-        if child in names and parent in names
-    ]  # fmt: skip
+    foreign_keys = []
+    for name, child, parent, delete, period, ours, theirs, equals in conn.execute(named["foreign_keys"], {}):
+        if child in names and parent in names:
+            ends = names[roots[child]], names[roots[parent]]
+            columns = tuple(ours), tuple(theirs), tuple(equals)
+            whole = ends[0] in partitioned, ends[1] in partitioned
+            foreign_keys.append(ForeignKey(name, *ends, *columns, delete, period, *whole))
     return Catalog(tables, tuple(foreign_keys), {names[oid]: names[root] for oid, root in roots.items()})
 
 

@@ -172,9 +172,13 @@ def parent_of(key: ForeignKey, child: str) -> Composed:
     return matched("p", key.parent_columns, key.equals, child, key.child_columns)
 
 
-def only(target_or_name: Target | None, name: Name) -> Composed:
-    """A referenced table in FROM; a partitioned one is named as it is, and so is one that has no target."""
-    return target_or_name.relation if target_or_name else SQL("{}").format(qualified(name))
+def children(key: ForeignKey) -> Composed:
+    """The referring table in FROM; the rows of tables that inherit from it are not under the key."""
+    return SQL("{}{}").format(SQL("" if key.child_partitioned else "ONLY "), qualified(key.child))
+
+
+def parents(key: ForeignKey) -> Composed:
+    return SQL("{}{}").format(SQL("" if key.parent_partitioned else "ONLY "), qualified(key.parent))
 
 
 def _without_parent(key: ForeignKey, child: Target, parent: Target | None, acts: Collection[What]) -> Composed:
@@ -195,14 +199,14 @@ def _left_behind(key: ForeignKey, child: Target | None, parent: Target, acts: Co
     elif child:
         also_goes = SQL("true")  # its rows have no key to be told by: the check after writing is exact
     text = "SELECT pg_catalog.count(*) FROM {} c WHERE {} AND NOT {} AND NOT ({})"
-    return SQL(text).format(only(child, key.child), gone, also_goes, _parent_will_be(key, parent, "c", acts))
+    return SQL(text).format(children(key), gone, also_goes, _parent_will_be(key, parent, "c", acts))
 
 
 def _parent_will_be(key: ForeignKey, parent: Target | None, child: str, acts: Collection[What]) -> Composed:
     """Whether the row that `child` refers to is there once all is written."""
     match = parent_of(key, child)
     if parent is None:
-        return SQL("EXISTS (SELECT FROM {} p WHERE {})").format(qualified(key.parent), match)
+        return SQL("EXISTS (SELECT FROM {} p WHERE {})").format(parents(key), match)
     stays = SQL("true")
     if parent.keyed:
         stays = SQL("NOT {}").format(parent.in_delta("p", sorted(OLD & set(acts))))  # type: ignore[assignment]
@@ -230,7 +234,7 @@ def requiring(key: ForeignKey, child: Target, parent: Target | None, *, only_new
 def _needy(key: ForeignKey, child: Target, parent: Target | None, *, only_new: bool) -> Composed:
     """Whether the staged row `c` refers to a row that is neither live nor staged."""
     parts: list[Composed] = [complete(key, _CHILD)]
-    places = [only(parent, key.parent)] + ([SQL("{}").format(parent.temporary("staged"))] if parent else [])
+    places = [parents(key)] + ([SQL("{}").format(parent.temporary("staged"))] if parent else [])
     parts += [SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(place, parent_of(key, _CHILD)) for place in places]
     if only_new and child.keyed:
         parts.append(SQL("NOT EXISTS (SELECT FROM {} l WHERE {})").format(child.relation, child.same_key("l", _CHILD)))

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psycopg
-from psycopg.sql import SQL, Identifier
+from psycopg.sql import SQL, Composed, Identifier
 
-from dbops.backup.merge.catalog import ROOM
+from dbops.backup.merge.catalog import ROOM, LiveTable
 from dbops.backup.merge.model import Tell
 from dbops.backup.merge.session import Session
-from dbops.backup.merge.target import COMMA, Target, trusted
+from dbops.backup.merge.target import COMMA, Target, qualified, trusted
 from dbops.database import redact
 from dbops.errors import Blocked, LockLost
 from dbops.lock import Holder, RunnerLock
@@ -35,8 +35,8 @@ def runner_lock(session: Session, tell: Tell) -> Iterator[RunnerLock]:
 
 
 @contextmanager
-def locked(session: Session, targets: Sequence[Target], lock: RunnerLock, tell: Tell) -> Iterator[None]:
-    """A transaction in which nobody else writes to the targets; committed only while the runner lock is held.
+def locked(session: Session, tables: Sequence[LiveTable], lock: RunnerLock, tell: Tell) -> Iterator[None]:
+    """A transaction in which nobody else writes to the tables; committed only while the runner lock is held.
 
     A try that waits longer than `lock_timeout` lets go, so that nobody queues behind it. Raises Blocked with the
     processes in the way after `lock_tries`, LockLost.
@@ -45,7 +45,7 @@ def locked(session: Session, targets: Sequence[Target], lock: RunnerLock, tell: 
         began = False
         try:
             with session.transaction(settings={"lock_timeout": _milliseconds(session.settings.lock_timeout)}):
-                session.conn.execute(_lock_statement(targets))
+                session.conn.execute(_lock_statement(tables))
                 began = True
                 tell("locked")
                 yield
@@ -57,7 +57,7 @@ def locked(session: Session, targets: Sequence[Target], lock: RunnerLock, tell: 
             waited = isinstance(cause, psycopg.Error) and cause.sqlstate in (_TIMEOUT, _DEADLOCK)
             if began or not waited:
                 raise
-            blockers = _blockers(session, targets)
+            blockers = _blockers(session, tables)
             if number == session.settings.lock_tries:
                 raise _blocked(session, blockers, number) from error
         tell(f"waiting for a lock: {blockers or 'its holder has just let go'}")
@@ -69,9 +69,11 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, int(seconds * 1000))}ms"
 
 
-def _lock_statement(targets: Sequence[Target]) -> SQL:
-    names = COMMA.join(target.relation for target in sorted(targets, key=lambda target: target.name))
-    return SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names)  # type: ignore[return-value]
+def _lock_statement(tables: Sequence[LiveTable]) -> Composed:
+    # in one order for all: two restores do not lock each other out
+    ordered = sorted(tables, key=lambda table: table.name)
+    names = [SQL("{}{}").format(SQL("" if each.partitioned else "ONLY "), qualified(each.name)) for each in ordered]
+    return SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(COMMA.join(names))
 
 
 def _guard(session: Session, lock: RunnerLock) -> None:
@@ -84,9 +86,9 @@ def _guard(session: Session, lock: RunnerLock) -> None:
         ) from error
 
 
-def _blockers(session: Session, targets: Sequence[Target]) -> str:
+def _blockers(session: Session, tables: Sequence[LiveTable]) -> str:
     with session.transaction():
-        rows = session.conn.execute(queries(ROOM)["lock_holders"], {"tables": [target.live.oid for target in targets]})
+        rows = session.conn.execute(queries(ROOM)["lock_holders"], {"tables": [table.oid for table in tables]})
         return "; ".join(
             f"process {pid} ({user or 'unknown'}{f', {app}' if app else ''}, {state or 'state hidden'}, for {age:.0f} s) "
             f"holds {table}: {redact(' '.join(query.split()))}"

@@ -4,7 +4,8 @@
 -- name: tables
 select c.oid, n.nspname::text, c.relname::text, c.relkind::text,
        coalesce(r.oid, c.oid), exists (
-         select from pg_catalog.pg_rewrite w where w.ev_class = c.oid and w.rulename <> '_RETURN')
+         select from pg_catalog.pg_rewrite w where w.ev_class = c.oid and w.rulename <> '_RETURN'), exists (
+         select from pg_catalog.pg_index i where i.indrelid = c.oid and not i.indimmediate)
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 left join pg_catalog.pg_class r on c.relispartition and r.oid = pg_catalog.pg_partition_root(c.oid)

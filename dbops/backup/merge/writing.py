@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -10,7 +10,7 @@ from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from dbops.backup.merge.catalog import Catalog, ForeignKey
-from dbops.backup.merge.compare import NEW, OLD, Targets, complete, only, parent_of
+from dbops.backup.merge.compare import NEW, OLD, Targets, children, complete, parent_of, parents
 from dbops.backup.merge.model import What
 from dbops.backup.merge.target import COMMA, Target, listed, qualified, row_hash, row_json
 from dbops.errors import DbopsError
@@ -160,10 +160,10 @@ def check_references(conn: Connection, catalog: Catalog, targets: Targets, acts:
         if child:
             if not parent:
                 conn.execute(_hold_parents(key, child, acts))
-            queries.append(_orphans(key, child, _came(child, acts), parent))
+            queries.append(_orphans(key, _came(child, acts)))
         if parent and OLD & set(acts):
             gone = SQL("EXISTS (SELECT FROM {} p WHERE {})").format(parent.temporary("before"), parent_of(key, "c"))
-            queries.append(_orphans(key, child, gone, parent))
+            queries.append(_orphans(key, gone))
         for query in queries:
             row = conn.execute(query).fetchone()
             if row:
@@ -180,18 +180,18 @@ def _came(child: Target, acts: Collection[What]) -> Composed:
     return child.in_delta("c", sorted(NEW & set(acts)))
 
 
-def _orphans(key: ForeignKey, child: Target | None, which: Composed, parent: Target | None) -> Composed:
+def _orphans(key: ForeignKey, which: Composed) -> Composed:
     text = "SELECT {} FROM {} c WHERE {} AND {} AND NOT EXISTS (SELECT FROM {} p WHERE {}) LIMIT 1"
     return SQL(text).format(
-        row_json(key.child_columns, "c"), only(child, key.child), which, complete(key, "c"),
-        only(parent, key.parent), parent_of(key, "c"),
+        row_json(key.child_columns, "c"), children(key), which, complete(key, "c"),
+        parents(key), parent_of(key, "c"),
     )  # fmt: skip
 
 
 def _hold_parents(key: ForeignKey, child: Target, acts: Collection[What]) -> Composed:
     """As PostgreSQL's own check does: who deletes such a row must wait for us, or we for him."""
     text = "SELECT FROM {} p WHERE EXISTS (SELECT FROM {} c WHERE {} AND {}) FOR KEY SHARE"
-    return SQL(text).format(only(None, key.parent), child.relation, _came(child, acts), parent_of(key, "c"))
+    return SQL(text).format(parents(key), child.relation, _came(child, acts), parent_of(key, "c"))
 
 
 def sequence_state(conn: Connection, name: Composable) -> tuple[int, bool]:
@@ -222,6 +222,3 @@ def advance_sequence(conn: Connection, name: Identifier, step: int, backup: tupl
     ))  # fmt: skip
     return True
 
-
-def by_name(targets: Iterable[Target]) -> Mapping[str, Target]:
-    return {str(target.name): target for target in targets}

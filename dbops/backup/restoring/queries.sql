@@ -73,3 +73,18 @@ select n.nspname::text, c.relname::text from pg_catalog.pg_class c join pg_catal
 where c.relkind in ('r', 'p', 'm') and not c.relispartition and n.nspname !~ '^pg_' and n.nspname <> 'information_schema'
   and pg_catalog.pg_has_role(c.relowner, 'USAGE')
 order by pg_catalog.pg_table_size(c.oid) desc;
+
+-- name: numbered_columns
+-- the sequences behind columns: sequence, table, column, increment
+select sn.nspname::text, s.relname::text, tn.nspname::text, t.relname::text, a.attname::text, q.seqincrement
+from pg_catalog.pg_sequence q
+  join pg_catalog.pg_class s on s.oid = q.seqrelid join pg_catalog.pg_namespace sn on sn.oid = s.relnamespace
+  join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = s.oid
+    and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+  join pg_catalog.pg_class t on t.oid = d.refobjid join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+  join pg_catalog.pg_attribute a on a.attrelid = t.oid and a.attnum = d.refobjsubid
+-- only where the same number twice is refused
+where exists (
+  select from pg_catalog.pg_index i where i.indrelid = t.oid and i.indisunique and i.indpred is null
+    and i.indnkeyatts = 1 and i.indkey[0] = a.attnum)
+order by 1, 2, 3;
