@@ -21,9 +21,9 @@ from dbops.backup.layout import filled, planned, tasks
 from dbops.backup.model import MANIFEST, POST, SCHEMA, Manifest, Object, Omitted, Tier
 from dbops.backup.objects import BACKUPS, backup_id, compress, object_key
 from dbops.backup.source import (
+    UNKNOWN,
     Moved,
     Snapshot,
-    blockers,
     details,
     facts,
     held,
@@ -77,6 +77,8 @@ class Wanted:
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     heal: frozenset[str]
+    database: str
+    identifier: str
     before: Manifest | None
 
     def choice(self, relations: Sequence[Relation], standby: bool) -> Chosen:
@@ -110,7 +112,7 @@ def create(
             if (each.database, each.system_identifier) == (database, identifier)
         ]
         wanted = Wanted(
-            url, store, settings, tier, tell, tuple(include), tuple(exclude), frozenset(heal),
+            url, store, settings, tier, tell, tuple(include), tuple(exclude), frozenset(heal), database, identifier,
             before[-1] if before else None,
         )  # fmt: skip
         manifest, texts = _tries(wanted)
@@ -131,33 +133,20 @@ def _alone(store: Store, whose: str, wait: float, tell: Tell) -> Iterator[None]:
 
 def _tries(wanted: Wanted) -> tuple[Manifest, dict[str, bytes]]:
     """Let go and begin anew as long as others change tables. Raises Blocked after `settings.lock_tries`."""
-    seen: list[Relation] = []
     reason = ""
     for left in reversed(range(wanted.settings.lock_tries)):
         try:
-            return _once(wanted, seen)
+            with held(wanted.url, wanted.settings, wanted.choice) as snapshot:
+                return _copy(wanted, snapshot)
         except Moved as moved:
             reason = str(moved)
-            who = blockers(wanted.url, seen)
-            wanted.tell(Progress(note="; ".join([f"begun anew: {reason}", *who])))
-            if left:
-                time.sleep(random.uniform(0.1, 0.5))
+        if left:
+            wanted.tell(Progress(note=f"begun anew: {reason}"))
+            time.sleep(random.uniform(0.1, 0.5))
     raise Blocked(
-        "; ".join([f"the tables did not hold still for a backup: {reason}", *who]),
+        f"the tables did not hold still for a backup: {reason}",
         hint="try again when that session is done; no backup was written, what was stored is used by the next run",
     )
-
-
-def _once(wanted: Wanted, seen: list[Relation]) -> tuple[Manifest, dict[str, bytes]]:
-    """One try under one snapshot. `seen` is filled with the tables, for the question who blocks them."""
-
-    def choice(relations: Sequence[Relation], standby: bool) -> Chosen:
-        chosen = wanted.choice(relations, standby)
-        seen[:] = [*chosen.tables, *chosen.parents]
-        return chosen
-
-    with held(wanted.url, wanted.settings, choice) as snapshot:
-        return _copy(wanted, snapshot)
 
 
 def _copy(wanted: Wanted, snapshot: Snapshot) -> tuple[Manifest, dict[str, bytes]]:
@@ -187,15 +176,23 @@ def _copy(wanted: Wanted, snapshot: Snapshot) -> tuple[Manifest, dict[str, bytes
         texts = {SCHEMA: pre.result(), POST: post.result()}
         fingerprint, omitted = mark.result()
     manifest = Manifest(
-        id="", tier=wanted.tier, created_at=known.taken_at, database=known.database,
-        system_identifier=known.system_identifier, server_version=snapshot.server.version,
+        id="", tier=wanted.tier, created_at=known.taken_at, database=wanted.database,
+        system_identifier=wanted.identifier, server_version=snapshot.server.version,
         pg_dump_version=pg_dump_version(texts[SCHEMA]), dbops_version=__version__, encoding=known.encoding,
         extensions=known.extensions, roles=known.roles,
         tables=tuple(filled(each.table, chunks.get(n, ())) for n, each in enumerate(plan)),
-        sequences=values, objects=(), omitted=(*known.omitted, *omitted), migration=version, fingerprint=fingerprint,
+        sequences=values, objects=(), omitted=(*known.omitted, *omitted, *_substitute(wanted.identifier)), migration=version, fingerprint=fingerprint,
         new_bytes=sum({each.chunk.sha256: each.new_bytes for parts in chunks.values() for each in parts}.values()),
     )  # fmt: skip
     return manifest, texts
+
+
+def _substitute(identifier: str) -> tuple[Omitted, ...]:
+    if not identifier.startswith(UNKNOWN):
+        return ()
+    return (
+        Omitted("system identifier", "the role may not call pg_control_system(): the database's OID stands for it"),
+    )
 
 
 def _fingerprint(url: str, settings: Settings, wait_ms: int) -> tuple[str, tuple[Omitted, ...]]:

@@ -61,7 +61,7 @@ def filled(table: Table, stored: Iterable[Stored]) -> Table:
 def pages_per_chunk(heap: int, toast: int, block: int, before: int = 0) -> int:
     """So many pages that their rows, with their TOAST, are about a chunk; as `before` while that is not far off."""
     pages = max(1, heap // block)
-    right = max(1, round(CHUNK * pages / max(1, heap + toast)))
+    right = max(1, round(CHUNK * pages / max(block, heap + toast)))
     return before if right / 2 <= before <= right * 2 else right
 
 

@@ -53,13 +53,14 @@ from pg_catalog.pg_class c where c.oid = any (%(tables)s::pg_catalog.oid[]);
 -- name: export_snapshot
 select pg_catalog.pg_export_snapshot();
 
--- name: database_facts
-select pg_catalog.current_database()::text, pg_catalog.pg_encoding_to_char(d.encoding)::text, d.oid::int8,
-       pg_catalog.current_setting('block_size')::int, pg_catalog.statement_timestamp(),
-       pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute'),
-       (select coalesce(pg_catalog.jsonb_object_agg(e.extname, e.extversion), '{}') from pg_catalog.pg_extension e),
-       (select pg_catalog.count(*) from pg_catalog.pg_largeobject_metadata)
+-- name: identity
+select pg_catalog.current_database()::text, d.oid::int8, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute')
 from pg_catalog.pg_database d where d.datname = pg_catalog.current_database();
+
+-- name: database_facts
+select pg_catalog.current_setting('server_encoding'), pg_catalog.current_setting('block_size')::int, pg_catalog.statement_timestamp(),
+       (select coalesce(pg_catalog.jsonb_object_agg(e.extname, e.extversion), '{}') from pg_catalog.pg_extension e),
+       (select pg_catalog.count(*) from pg_catalog.pg_largeobject_metadata);
 
 -- name: system_identifier
 select s.system_identifier::text from pg_catalog.pg_control_system() s;

@@ -55,7 +55,8 @@ def s3_store(url: str, tell: Callable[[str], None] = _quiet) -> S3Store:
     options = dict(parse_qsl(parts.query))
     endpoint = options.pop("endpoint", "") or next((os.environ[n] for n in _ENDPOINTS if os.environ.get(n)), "")
     region = options.pop("region", "")
-    if "@" in parts.netloc or "@" in urlsplit(endpoint).netloc:
+    # a secret may hold a slash: the whole text is looked at
+    if "@" in parts.netloc + parts.path + endpoint or ":" in parts.netloc:
         hint = "take it out; credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or the machine's role"
         raise ConfigError("the store's URL or endpoint holds a credential", hint=hint)
     if not parts.netloc or options or parts.fragment:

@@ -34,6 +34,7 @@ PINNED = {
     # one stream of a whole table must begin at its first page
     "synchronize_seqscans": "off", "max_parallel_workers_per_gather": "0",
 }  # fmt: skip
+UNKNOWN = "unknown-"  # in place of the system identifier, where the role may not ask for it
 _BATCH = 500  # names in one statement
 
 
@@ -55,9 +56,7 @@ class Snapshot:
 class Facts:
     """What there is to know of the database beside its tables; sizes in bytes."""
 
-    database: str
     encoding: str
-    system_identifier: str
     block_size: int
     taken_at: datetime
     extensions: dict[str, str]
@@ -84,10 +83,9 @@ class Details:
 def held(url: str, settings: Settings, choice: Callable[[list[Relation], bool], Chosen]) -> Iterator[Snapshot]:
     """The chosen tables locked against changes of their form, and a snapshot of their rows.
 
-    Raises Moved where a table is held exclusively or the list changed in between, UnfitServer for a pooler, NotAllowed
+    Raises Moved where a table is held exclusively or the list changed in between, with who is in the way; UnfitServer for a pooler, NotAllowed
     for a role that would see fewer rows than there are, CannotConnect.
     """
-    import psycopg
 
     with connect(url, "backup") as conn, translated():
         server = server_of(conn)
@@ -99,24 +97,30 @@ def held(url: str, settings: Settings, choice: Callable[[list[Relation], bool], 
         require_bypass(conn, server)
         before = _relations(conn)
         chosen = choice(before, server.standby)
-        values = endless(server.major) | PINNED | {"lock_timeout": f"{round(settings.lock_timeout * 1000)}ms"}
-        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        conn.execute(local_settings(values).encode())
         try:
-            lock(conn, [each.name for each in (*chosen.parents, *chosen.tables)])
-        except (
-            psycopg.errors.LockNotAvailable,
-            psycopg.errors.UndefinedTable,
-            psycopg.errors.InvalidSchemaName,
-        ) as error:
-            raise Moved(str(error).splitlines()[0]) from error
-        row = conn.execute(queries("backup")["export_snapshot"]).fetchone()
-        assert row is not None
-        if _relations(conn) != before:
-            raise Moved("a table was made, dropped, renamed or moved while the tables were being locked")
-        yield Snapshot(conn, server, row[0], chosen)
+            conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            limit = {"lock_timeout": f"{round(settings.lock_timeout * 1000)}ms"}
+            conn.execute(local_settings(endless(server.major) | PINNED | limit).encode())
+            _lock_first(conn, chosen)
+            row = conn.execute(queries("backup")["export_snapshot"]).fetchone()
+            assert row is not None
+            if _relations(conn) != before:
+                raise Moved("a table was made, dropped, renamed or moved while the tables were being locked")
+            yield Snapshot(conn, server, row[0], chosen)
+        except Moved as moved:
+            # asked while our locks are still there: whoever waits for them is gone a moment later
+            raise Moved("; ".join([str(moved), *_blockers(url, [*chosen.tables, *chosen.parents])])) from moved
         # nothing is a backup whose locks went before its rows were read
         conn.execute("COMMIT")
+
+
+def _lock_first(conn: Connection, chosen: Chosen) -> None:
+    import psycopg
+
+    try:
+        lock(conn, [each.name for each in (*chosen.parents, *chosen.tables)])
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise Moved(str(error).splitlines()[0]) from error
 
 
 def lock(conn: Connection, names: Sequence[Name], *, wait: bool = True) -> None:
@@ -130,7 +134,7 @@ def lock(conn: Connection, names: Sequence[Name], *, wait: bool = True) -> None:
         conn.execute(sql.SQL("LOCK TABLE ") + tables + mode)
 
 
-def blockers(url: str, tables: Sequence[Relation]) -> list[str]:
+def _blockers(url: str, tables: Sequence[Relation]) -> list[str]:
     """Who holds one of the tables exclusively, or waits for that, in words."""
     with connect(url, "backup blockers") as conn, translated():
         rows = conn.execute(queries("backup")["table_blockers"], {"tables": [each.oid for each in tables]}).fetchall()
@@ -150,34 +154,27 @@ def _relations(conn: Connection) -> list[Relation]:
 def identity(url: str) -> tuple[str, str]:
     """The database's name and its cluster's system identifier, which together tell it apart."""
     with connect(url, "backup") as conn, translated():
-        row = conn.execute(queries("backup")["database_facts"]).fetchone()
+        row = conn.execute(queries("backup")["identity"]).fetchone()
         assert row is not None
-        return row[0], _identifier(conn, row[2], row[5])
-
-
-def _identifier(conn: Connection, oid: int, may_ask: bool) -> str:
-    # the database's OID stays the same from night to night, and on a standby
-    return str(_only(conn, "system_identifier")) if may_ask else f"unknown-{oid}"
+        database, oid, may_ask = row
+        # the database's OID stays the same from night to night, and on a standby
+        identifier = str(_only(conn, "system_identifier")) if may_ask else f"{UNKNOWN}{oid}"
+        return database, identifier
 
 
 # --- reading -------------------------------------------------------------------------------------
 
 
 def facts(snapshot: Snapshot) -> Facts:
-    """What the manifest says of the database. A role that may not ask for the system identifier gets a substitute."""
+    """What the manifest says of the database, read under the snapshot."""
     row = snapshot.conn.execute(queries("backup")["database_facts"]).fetchone()
     assert row is not None
-    database, encoding, oid, block_size, taken_at, may_ask, extensions, large_objects = row
+    encoding, block_size, taken_at, extensions, large_objects = row
     omitted = list(snapshot.chosen.omitted)
-    identifier = _identifier(snapshot.conn, oid, may_ask)
-    if not may_ask:
-        omitted.append(
-            Omitted("system identifier", "the role may not call pg_control_system(): the database's OID instead")
-        )
     if large_objects:
         omitted.append(Omitted("owners and grants of large objects", "only their ids and contents are kept"))
     roles = tuple(row[0] for row in snapshot.conn.execute(queries("backup")["roles"]))
-    return Facts(database, encoding, identifier, block_size, taken_at, extensions, large_objects, roles, tuple(omitted))
+    return Facts(encoding, block_size, taken_at, extensions, large_objects, roles, tuple(omitted))
 
 
 def details(snapshot: Snapshot) -> Details:

@@ -331,7 +331,7 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.tuples(VALUES | st.none(), st.floats(allow_nan=True) | st.none()), max_size=6))
+@given(values=st.lists(st.tuples(VALUES | st.none(), st.floats(allow_nan=True) | st.none()), max_size=6))
 def test_any_text_and_number_comes_back(
     values: list[tuple[str | None, float | None]], empty_db: psycopg.Connection[Any], empty_url: str, tmp_path: Path
 ) -> None:

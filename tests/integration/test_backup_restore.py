@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from dbops.backup.model import POST, SCHEMA, Manifest, Name, Object
 from dbops.backup.objects import chunk_key, compress, object_key
 from dbops.backup.restore import Restored, restore_whole
 from dbops.backup.restoring.compare import compare_tables
-from dbops.backup.restoring.target import MARK
+from dbops.backup.restoring.target import MARK, refuse_used
 from dbops.backup.schema import read_text
 from dbops.config import Settings
 from dbops.database import parameters
@@ -47,16 +48,34 @@ def back_up(make_database: Callable[..., str], store: LocalStore) -> Callable[[s
 
     def take(text: str) -> tuple[str, Manifest]:
         url = make_database()
-        with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute(text.encode())
+        run(url, text)
         return url, create(url, store, Settings(url=url), "manual")
 
     return take
 
 
+@pytest.fixture(scope="module")
+def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Manifest, Path]]:
+    """Backups that were taken before, by version and SQL."""
+    return {}
+
+
 @pytest.fixture
-def small(back_up: Callable[[str], tuple[str, Manifest]]) -> Manifest:
-    return back_up(SMALL)[1]
+def small(
+    make_database: Callable[..., str],
+    store: LocalStore,
+    major: str,
+    taken: dict[str, tuple[Manifest, Path]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Manifest:
+    """A backup of SMALL in a store of this test's own."""
+    if major not in taken:
+        url, folder = make_database(), tmp_path_factory.mktemp("taken")
+        run(url, SMALL)
+        taken[major] = create(url, LocalStore(folder), Settings(url=url), "manual"), folder
+    manifest, folder = taken[major]
+    shutil.copytree(folder, store.folder, dirs_exist_ok=True)
+    return manifest
 
 
 def ask(url: str, query: str) -> list[tuple[Any, ...]]:
@@ -136,12 +155,14 @@ class TestEverything:
         """Of every kind of object nothing is left, and what was there before stays."""
         manifest, target = both[1], make_database()
         run(target, "create schema before_it")
-        broken = with_schema(store, manifest, POST, read_text(store, manifest, POST) + "\n-- end\nselect 1 / 0;\n")
+        text = read_text(store, manifest, POST)
+        header = "\n--\n-- Name: broken; Type: FUNCTION; Schema: -; Owner: -\n--\n"
+        broken = with_schema(store, manifest, POST, f"{text}{header}select 1 / 0;\n")
         with pytest.raises(DbopsError, match="division by zero"):
             restore(broken, store, target)
         with pytest.raises(ConfirmationRequired, match=f"unfinished restore of {manifest.id}"):
             restore(broken, store, target)
-        whole = with_schema(store, manifest, POST, read_text(store, manifest, POST).partition("\n-- end\n")[0])
+        whole = with_schema(store, manifest, POST, text)
         restore(whole, store, target, clean=True)
         assert unequal(target, manifest) == []
         assert ask(target, "select from pg_namespace where nspname = 'before_it'") == [()]
@@ -153,7 +174,7 @@ class TestTarget:
             empty_url,
             "create table mine (a int); insert into mine values (1); create function f() returns int return 1",
         )
-        with pytest.raises(UsageError, match=r"not empty: it holds table public\.mine, function public\.f\(\)"):
+        with pytest.raises(UsageError, match=r"not empty: it holds function public\.f\(\), table public\.mine"):
             restore(small, store, empty_url)
         assert ask(empty_url, "select * from mine") == [(1,)]
         assert ask(empty_url, "select nspname from pg_namespace where nspname ~ 'dbops'") == []
@@ -167,10 +188,11 @@ class TestTarget:
             "create foreign data wrapper w", "create aggregate a (int4) (sfunc = int4pl, stype = int4)",
         ],
     )  # fmt: skip
-    def test_anything_is_something(self, made: str, small: Manifest, store: LocalStore, empty_url: str) -> None:
-        run(empty_url, made)
+    def test_anything_is_something(self, made: str, empty_db: psycopg.Connection[Any]) -> None:
+        refuse_used(empty_db)
+        empty_db.execute(made.encode())
         with pytest.raises(UsageError, match="not empty"):
-            restore(small, store, empty_url)
+            refuse_used(empty_db)
 
     def test_an_extension_and_an_empty_schema_may_be_there(
         self, small: Manifest, store: LocalStore, empty_url: str
@@ -368,7 +390,7 @@ def test_progress_is_told_and_counts_every_byte(small: Manifest, store: LocalSto
 
 def test_the_mark_says_what_was_there_before(small: Manifest, store: LocalStore, empty_url: str) -> None:
     broken = with_schema(store, small, POST, read_text(store, small, POST).replace("ADD CONSTRAINT", "ADD CONSTRAIN"))
-    with pytest.raises(DbopsError, match="public.things"):
+    with pytest.raises(DbopsError, match=r"constraint public\.owners owners_pkey: syntax error"):
         restore(broken, store, empty_url)
     [(note,)] = ask(empty_url, f"select obj_description('{MARK}'::regnamespace, 'pg_namespace')")
     assert json.loads(note) | {"began_at": ""} == {

@@ -131,7 +131,14 @@ def test_page_ranges_stay_while_they_are_within_a_factor_of_two() -> None:
 
 def relation(name: str, kind: str = "r", **more: object) -> Relation:
     schema, _, bare = name.partition(".")
-    values = {"oid": 1, "persistence": "p", "partition": False, "schema_owner": "me", "extension": "", "condition": None}
+    values = {
+        "oid": 1,
+        "persistence": "p",
+        "partition": False,
+        "schema_owner": "me",
+        "extension": "",
+        "condition": None,
+    }
     return Relation(name=Name(schema, bare), kind=kind, **(values | more))  # type: ignore[arg-type]
 
 

@@ -10,21 +10,19 @@ from datetime import UTC, datetime
 from psycopg.sql import SQL, Identifier
 
 from dbops.backup.merge import record
-from dbops.backup.merge.catalog import LiveTable, sequences_of
+from dbops.backup.merge.catalog import ForeignKey, LiveTable, sequences_of
 from dbops.backup.merge.compare import (
     OLD,
     Counted,
     Targets,
-    count_delta,
     difference,
     fill_delta,
-    staged_count,
     unforeseen,
     unmet,
 )
 from dbops.backup.merge.gather import Gathering, gather_backups
 from dbops.backup.merge.locking import locked, may_be_replica, quiet, runner_lock
-from dbops.backup.merge.model import ACTS, Difference, Merged, Mode, Selection, TableDifference, Tell, What
+from dbops.backup.merge.model import ACTS, Difference, Merged, MergedTable, Mode, Selection, TableDifference, Tell, What
 from dbops.backup.merge.plan import Plan, check_mode, table_problems
 from dbops.backup.merge.record import Entry, SavedTable
 from dbops.backup.merge.session import Session, opened
@@ -41,7 +39,7 @@ from dbops.backup.merge.writing import (
 from dbops.backup.model import Manifest, Name
 from dbops.backup.store import Store
 from dbops.config import Settings
-from dbops.database import parameters, place_of, translated
+from dbops.database import parameters, place_of
 from dbops.errors import DbopsError, DifferenceFound, UsageError
 
 AGAIN = "nothing was written; look at the plan again"
@@ -72,11 +70,15 @@ def diff(
     Raises UsageError for what is not there, BackupDamaged, NotAllowed, UnfitServer.
     """
     selection = Selection(tuple(tables or ()), user, where)
+
+    def by_name(table: TableDifference) -> str:
+        return table.table
+
     with opened(url, settings, "backup diff") as session:
         if against is not None:
-            targets, notes = gather_backups(session, manifest, against, store, selection, tell)
+            targets, same, notes = gather_backups(session, manifest, against, store, selection, tell)
             found = _compare(session, targets, tuple(targets.values()), "replace")
-            return Difference(manifest.id, against.id, found.tables, tuple(notes))
+            return Difference(manifest.id, against.id, tuple(sorted((*same, *found.tables), key=by_name)), tuple(notes))
         gathering = Gathering(session, manifest, store, selection, tell)
         gathering.gather(only_new=False)
         found = _compare(session, gathering.targets, gathering.ordered, "replace")
@@ -141,22 +143,31 @@ def merge(prepared: Prepared) -> Merged:
     entry = Entry(
         record.new_run(), "merge", plan.backup, prepared.store, plan.mode, plan.selection, prepared.started_at
     )
-    saved = write(session, targets, plan.acts, found, entry, prepared.tell, prepared.manifest)
+    saved = write(
+        session,
+        targets,
+        plan.acts,
+        found,
+        entry,
+        prepared.tell,
+        lambda: prove(session, targets, plan.acts),
+        prepared.manifest,
+    )
     return Merged(entry.run, plan.mode, tuple(table.merged for table in saved))
 
 
 def write(
     session: Session, targets: Targets, acts: Collection[What], found: Callable[[], dict[Name, Counted]], entry: Entry,
-    tell: Tell, manifest: Manifest | None = None, before: Callable[[], None] = lambda: None,
+    tell: Tell, proven: Callable[[], None], manifest: Manifest | None = None,
 ) -> tuple[SavedTable, ...]:  # fmt: skip
-    """The one transaction that writes, of a merge and of an undo. `found` fills the delta under the lock or refuses."""
+    """The one transaction that writes, of a merge and of an undo. `found` fills the delta under the lock or refuses,
+    `proven` looks at the result before the commit."""
     replica = may_be_replica(session) and not any(target.live.deferrable for target in targets.values())
     replica = replica and not any(key.period for key in _touching(session, targets))
     with runner_lock(session, tell) as lock, locked(session, _to_lock(session, targets, acts, replica), lock, tell):
         conn = session.conn
-        if session.catalog_changed():
+        if session.altered(list(targets)):
             raise DifferenceFound("the tables have been altered since the plan was made", hint=AGAIN)
-        before()
         counted = found()
         with quiet(session, list(targets.values()), replica=replica):
             keep_before(conn, targets, acts)
@@ -171,12 +182,12 @@ def write(
         for target in targets.values():
             save(conn, target, entry.run, acts)
         tell("saved")
-        _prove(session, targets, acts)
+        proven()
         _advance(session, targets, manifest)
     return saved
 
 
-def _touching(session: Session, targets: Targets) -> list[object]:
+def _touching(session: Session, targets: Targets) -> list[ForeignKey]:
     return [key for key in session.catalog.foreign_keys if key.child in targets or key.parent in targets]
 
 
@@ -192,10 +203,12 @@ def _to_lock(session: Session, targets: Targets, acts: Collection[What], replica
 def _saved_table(target: Target, counted: Counted, acts: Collection[What]) -> SavedTable:
     counts = {"missing": counted.missing, "changed": counted.changed, "extra": counted.extra}
     written = sum(count for what, count in counts.items() if what in acts)
-    return SavedTable(str(target.name), target.written, target.columns, target.keyed, **counts, written=written)
+    return SavedTable(
+        target.name.schema, target.name.name, target.written, target.columns, target.keyed, **counts, written=written
+    )
 
 
-def _prove(session: Session, targets: Targets, acts: Collection[What]) -> None:
+def prove(session: Session, targets: Targets, acts: Collection[What]) -> None:
     """Compare once more before the commit: what was to be done away with is gone."""
     conn = session.conn
     for target in targets.values():
@@ -247,14 +260,9 @@ def _compare(
     return _Found(tables, counted, problems, digest)
 
 
-def _merged(table: TableDifference, written: int) -> object:
-    from dbops.backup.merge.model import MergedTable
-
+def _merged(table: TableDifference, written: int) -> MergedTable:
     return MergedTable(table.table, table.missing, table.changed, table.extra, written)
 
 
 def _place(url: str) -> str:
     return place_of(parameters(url))
-
-
-__all__ = ["count_delta", "staged_count", "translated"]

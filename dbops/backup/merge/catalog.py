@@ -100,13 +100,13 @@ def read_catalog(conn: Connection) -> Catalog:
         for oid, _, _, kind, root, has_rules, deferrable in rows
         if root == oid
     }
-    foreign_keys = []
+    foreign_keys: list[ForeignKey] = []
     for name, child, parent, delete, period, ours, theirs, equals in conn.execute(named["foreign_keys"], {}):
         if child in names and parent in names:
             ends = names[roots[child]], names[roots[parent]]
-            columns = tuple(ours), tuple(theirs), tuple(equals)
+            pairs = tuple(ours), tuple(theirs), tuple(equals)
             whole = ends[0] in partitioned, ends[1] in partitioned
-            foreign_keys.append(ForeignKey(name, *ends, *columns, delete, period, *whole))
+            foreign_keys.append(ForeignKey(name, *ends, *pairs, delete, period, *whole))
     return Catalog(tables, tuple(foreign_keys), {names[oid]: names[root] for oid, root in roots.items()})
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg import sql
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composable, Composed, Identifier
 
 from dbops.backup.merge.catalog import Catalog, ForeignKey
 from dbops.backup.merge.model import Sample, TableDifference, What
@@ -56,11 +56,13 @@ def count_delta(conn: Connection, target: Target) -> Counted:
 
 
 def _comparison(target: Target, targets: Targets) -> Composed:
-    differs = SQL("s.dbops_there IS NULL OR l.dbops_there IS NULL")
+    differs: Composable = SQL("s.dbops_there IS NULL OR l.dbops_there IS NULL")
     if target.keyed:
         # the images of the values: json has no equality, and 1.0 is not 1.00 for who wants a row back as it was
         images = SQL("ROW({})::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW({})::pg_catalog.record")
-        differs = SQL("{} OR {}").format(differs, images.format(listed(target.columns, "s"), listed(target.columns, "l")))
+        differs = SQL("{} OR {}").format(
+            differs, images.format(listed(target.columns, "s"), listed(target.columns, "l"))
+        )
     keys = COMMA.join(SQL("coalesce(s.{0}, l.{0})").format(Identifier(name)) for name in target.key)
     text = (
         "INSERT INTO {delta} SELECT CASE WHEN l.dbops_there IS NULL THEN 'missing' WHEN s.dbops_there IS NULL THEN 'extra' "
@@ -116,7 +118,11 @@ def _samples(conn: Connection, target: Target, targets: Targets) -> Iterable[Sam
         same_s=target.same_key("d", "s"), same_l=target.same_key("d", "l"),
     )  # fmt: skip
     for what, key, backup, live in conn.execute(query).fetchall():
-        named = ", ".join(f"{name} {_cut(value)}" for name, value in key.items()) if target.keyed else _cut(key["dbops_row"])
+        named = (
+            ", ".join(f"{name} {_cut(value)}" for name, value in key.items())
+            if target.keyed
+            else _cut(key["dbops_row"])
+        )
         columns = [
             (name, _cut((live or {}).get(name)), _cut((backup or {}).get(name)))
             for name in target.columns
@@ -193,9 +199,9 @@ def _left_behind(key: ForeignKey, child: Target | None, parent: Target, acts: Co
     gone = SQL("EXISTS (SELECT FROM {} p WHERE {} AND {})").format(
         parent.relation, parent_of(key, "c"), parent.in_delta("p", sorted(OLD & set(acts)))
     )
-    also_goes = SQL("false")
+    also_goes: Composable = SQL("false")
     if child and child.keyed:
-        also_goes = SQL("{}").format(child.in_delta("c", sorted(OLD & set(acts))))  # type: ignore[assignment]
+        also_goes = child.in_delta("c", sorted(OLD & set(acts)))
     elif child:
         also_goes = SQL("true")  # its rows have no key to be told by: the check after writing is exact
     text = "SELECT pg_catalog.count(*) FROM {} c WHERE {} AND NOT {} AND NOT ({})"
@@ -207,9 +213,9 @@ def _parent_will_be(key: ForeignKey, parent: Target | None, child: str, acts: Co
     match = parent_of(key, child)
     if parent is None:
         return SQL("EXISTS (SELECT FROM {} p WHERE {})").format(parents(key), match)
-    stays = SQL("true")
+    stays: Composable = SQL("true")
     if parent.keyed:
-        stays = SQL("NOT {}").format(parent.in_delta("p", sorted(OLD & set(acts))))  # type: ignore[assignment]
+        stays = SQL("NOT {}").format(parent.in_delta("p", sorted(OLD & set(acts))))
     found = [SQL("EXISTS (SELECT FROM {} p WHERE {} AND {})").format(parent.relation, match, stays)]
     if _has(parent, key.parent_columns):
         comes = parent.in_delta("p", sorted(NEW & set(acts)))
@@ -239,4 +245,3 @@ def _needy(key: ForeignKey, child: Target, parent: Target | None, *, only_new: b
     if only_new and child.keyed:
         parts.append(SQL("NOT EXISTS (SELECT FROM {} l WHERE {})").format(child.relation, child.same_key("l", _CHILD)))
     return AND.join(parts)
-

@@ -9,8 +9,8 @@ from psycopg.sql import SQL, Composable
 from dbops.backup.merge.catalog import ForeignKey, LiveColumn, LiveTable
 from dbops.backup.merge.closure import parents_first
 from dbops.backup.merge.compare import doubled_keys, requirement, requiring
-from dbops.backup.merge.model import Selection, Tell
-from dbops.backup.merge.select import Scope, scopes, sources_by_root
+from dbops.backup.merge.model import Selection, TableDifference, Tell
+from dbops.backup.merge.select import Scope, scopes, sources_by_name, sources_by_root
 from dbops.backup.merge.session import Session
 from dbops.backup.merge.staging import UNTOUCHED, Staging, shared_columns, streamed
 from dbops.backup.merge.target import Target
@@ -38,7 +38,7 @@ class Gathering:
 
     def gather(self, *, only_new: bool) -> None:
         """Stage all. `only_new`: rows that are live already will not be written, so that what they need is not asked."""
-        found = scopes(self.selection, self.sources, self.session.catalog, self.session.settings.tenancy)
+        found = scopes(self.selection, self.sources, self.session.catalog, self.session.settings)
         for scope in found:
             self._add(scope)
         for scope in found:
@@ -88,9 +88,10 @@ class Gathering:
 
     def _next_need(self, lacking: set[ForeignKey], only_new: bool) -> ForeignKey | None:
         for key in self.session.catalog.foreign_keys:
-            if key.child in self.targets and key.parent in self.sources and key not in lacking and not key.period:
-                if set(key.child_columns) <= set(self.targets[key.child].columns) and self._count(key, only_new):
-                    return key
+            child = self.targets.get(key.child)
+            asked = key.parent in self.sources and key not in lacking and not key.period
+            if child and asked and set(key.child_columns) <= set(child.columns) and self._count(key, only_new):
+                return key
         return None
 
     def _count(self, key: ForeignKey, only_new: bool) -> int:
@@ -115,26 +116,32 @@ class Gathering:
 
 def gather_backups(
     session: Session, ours: Manifest, theirs: Manifest, store: Store, selection: Selection, tell: Tell
-) -> tuple[dict[Name, Target], list[str]]:
+) -> tuple[dict[Name, Target], list[TableDifference], list[str]]:
     """Two backups of the same tables: `ours` staged, `theirs` in the place of the live rows.
 
-    Tables with the same content are not loaded. Returns the targets to compare, and notes on tables that only one has.
+    Tables with the same content are not loaded. Returns the targets to compare, the tables that are
+    the same, and notes on those that only one backup has.
     """
     staging = Staging(session, store, tell)
-    tenancy = session.settings.tenancy
-    sources = {table.name: (table,) for table in ours.tables if table.kind in ("table", "partition")}
-    others = {table.name: table for table in theirs.tables if table.kind in ("table", "partition")}
-    notes, targets = [], dict[Name, Target]()
-    for scope in scopes(selection, sources, session.catalog, tenancy, live=False):
+    sources = sources_by_name(ours)
+    others = {name: table for name, (table,) in sources_by_name(theirs).items()}
+    notes, same, targets = list[str](), list[TableDifference](), dict[Name, Target]()
+    for scope in scopes(selection, sources, session.catalog, session.settings, live=False):
         other = others.get(scope.table)
         if other is None:
             notes.append(f"{scope.table} is not in {theirs.id}")
+        elif scope.kind == "whole" and _content(other) == _content(sources[scope.table][0]):
+            same.append(TableDifference(str(scope.table), 0, 0, 0, other.rows))
         elif scope.kind != "part":
             target = _pair(session, staging, scope, sources[scope.table], other, len(targets), selection)
             targets[scope.table] = target
     if not selection.tables:
         notes += [f"{name} is not in {ours.id}" for name in sorted(set(others) - set(sources))]
-    return targets, notes
+    return targets, same, notes
+
+
+def _content(table: Table) -> tuple[object, ...]:
+    return table.content_hash, table.rows, table.columns
 
 
 def _pair(
@@ -146,13 +153,13 @@ def _pair(
     live = LiveTable(other.name, columns, other.primary_key, ("=",) * len(other.primary_key))
     shared = shared_columns((column.name for column in columns), sources)
     second, tenancy = 2 * number + 2, session.settings.tenancy
-    beside = Target(second, live, scope, tuple(c.name for c in columns), (other,), selection.user or "", tenancy, selection.where or "")  # fmt: skip
-    with session.transaction():
-        session.conn.execute(SQL("CREATE TEMPORARY TABLE {} ({})").format(beside.temporary("staged"), staging.definitions(other)))
-    target = Target(second - 1, live, scope, shared, tuple(sources), beside.user, tenancy, beside.where, against=second)
+    user, where = selection.user or "", selection.where or ""
+    theirs = tuple(column.name for column in columns)
+    beside = Target(second, live, scope, theirs, (other,), user, tenancy, where)
+    target = Target(second - 1, live, scope, shared, tuple(sources), user, tenancy, where, against=second)
+    staging.make_beside(beside, other)
     staging.make(target)
     condition: Composable = target.predicate(lambda parent: parent.staged(), {})
     staging.load(beside, condition)
     staging.load(target, condition)
     return target
-

@@ -55,8 +55,13 @@ def locked(session: Session, tables: Sequence[LiveTable], lock: RunnerLock, tell
         except Exception as error:
             cause = error.__cause__ if isinstance(error.__cause__, psycopg.Error) else error
             waited = isinstance(cause, psycopg.Error) and cause.sqlstate in (_TIMEOUT, _DEADLOCK)
-            if began or not waited:
+            if not waited:
                 raise
+            if began:
+                raise Blocked(
+                    f"a row or a sequence stayed locked by others: {str(cause).splitlines()[0]}",
+                    hint="nothing was written: the transaction was rolled back; run the command again",
+                ) from error
             blockers = _blockers(session, tables)
             if number == session.settings.lock_tries:
                 raise _blocked(session, blockers, number) from error

@@ -35,7 +35,9 @@ class Plan:
 
     @property
     def writes(self) -> int:
-        """The rows that the merge will insert, turn back or delete."""
+        """The rows that the merge will insert, turn back or delete; of mode `side`, those that it loads at most."""
+        if self.mode == "side":
+            return sum(table.missing for table in self.tables)
         return sum(getattr(table, what) for table in self.tables for what in self.acts)
 
     def __str__(self) -> str:
@@ -49,6 +51,8 @@ class Plan:
 
 
 def _told(table: TableDifference, acts: Sequence[What]) -> str:
+    if not acts:
+        return f"load at most {table.missing:,}"
     counts = {"missing": table.missing, "changed": table.changed, "extra": table.extra}
     done = [f"{VERBS[what]} {counts[what]:,}" for what in acts if counts[what]]
     left = [f"leave {count:,} {what}" for what, count in counts.items() if count and what not in acts]

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class SavedTable:
     """A table of a run: the columns whose values its hashes cover, those that the backup brought, and the counts."""
 
-    table: str
+    schema: str
+    name: str
     columns: tuple[str, ...]
     brought: tuple[str, ...]
     keyed: bool
@@ -33,6 +34,10 @@ class SavedTable:
     changed: int
     extra: int
     written: int
+
+    @property
+    def table(self) -> str:
+        return f"{self.schema}.{self.name}"
 
     @property
     def merged(self) -> MergedTable:

@@ -11,6 +11,7 @@ from dbops.backup.merge.catalog import Catalog, ForeignKey
 from dbops.backup.merge.closure import parts
 from dbops.backup.merge.model import Selection
 from dbops.backup.model import Manifest, Name, Table
+from dbops.config import Settings
 from dbops.errors import UsageError
 
 Kind = Literal["whole", "tenant", "where", "part", "needed"]
@@ -50,18 +51,32 @@ def check_expression(text: str) -> None:
         raise UsageError(f"--where {text!r}: not one expression with balanced parentheses", hint=NOTHING)
 
 
+def sources_by_name(manifest: Manifest) -> dict[Name, tuple[Table, ...]]:
+    """The manifest's tables with rows to merge: not what dbops keeps of its own runs, which no restore may turn back."""
+    tables = [table for table in manifest.tables if table.kind in ("table", "partition")]
+    return {table.name: (table,) for table in tables if not is_own(table.name)}
+
+
+def is_own(name: Name) -> bool:
+    return name.schema == "dbops" or name.schema.startswith("dbops_restore_")
+
+
 def sources_by_root(manifest: Manifest, catalog: Catalog) -> dict[Name, tuple[Table, ...]]:
     """The manifest's tables under their live roots: partitions go to the table that they are partitions of."""
     found: dict[Name, tuple[Table, ...]] = {}
-    for table in manifest.tables:
-        if table.kind in ("table", "partition"):
-            root = catalog.roots.get(table.name, table.name)
-            found[root] = (*found.get(root, ()), table)
+    for name, tables in sources_by_name(manifest).items():
+        root = catalog.roots.get(name, name)
+        found[root] = found.get(root, ()) + tables
     return found
 
 
 def scopes(
-    selection: Selection, sources: Mapping[Name, tuple[Table, ...]], catalog: Catalog, tenancy: str, *, live: bool = True
+    selection: Selection,
+    sources: Mapping[Name, tuple[Table, ...]],
+    catalog: Catalog,
+    settings: Settings,
+    *,
+    live: bool = True,
 ) -> tuple[Scope, ...]:
     """A scope for each table that is selected, parents before their parts. Raises UsageError for what is not there.
 
@@ -72,10 +87,10 @@ def scopes(
         check_expression(selection.where)
         if len(named) != 1 or selection.user is not None:
             raise UsageError("--where goes with exactly one --table and without --user", hint=NOTHING)
+    # the record of migrations says what the live schema is: it goes with that, not with the rows
+    chosen = named or [name for name in sources if str(name) != settings.table]
     if selection.user is not None:
-        chosen = _tenants(named, sources, tenancy)
-    else:
-        chosen = named or list(sources)
+        chosen = _tenants(named, sources, settings.tenancy)
     for name in chosen if live else ():
         _require_live(name, catalog)
     kind: Kind = "tenant" if selection.user is not None else "where" if selection.where is not None else "whole"

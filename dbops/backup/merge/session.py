@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from dbops.backup.merge.catalog import ROOM, Catalog, read_catalog
+from dbops.backup.merge.catalog import ROOM, Catalog, ForeignKey, LiveTable, read_catalog
+from dbops.backup.model import Name
 from dbops.config import Settings
 from dbops.database import connect, endless, local_settings, require_bypass, seeing_all, server_of, translated
 from dbops.errors import UnfitServer
@@ -21,6 +22,7 @@ class Session:
 
     def __init__(self, conn: Connection, server: Server, settings: Settings, url: str) -> None:
         self.conn, self.server, self.settings, self.url = conn, server, settings, url
+        self._within = False
         self.catalog = self.read_catalog()
 
     def read_catalog(self) -> Catalog:
@@ -29,22 +31,37 @@ class Session:
             return read_catalog(self.conn)
 
     @contextmanager
-    def transaction(
-        self, *, read_only: bool = False, settings: Mapping[str, str] | None = None, path: bool = True
-    ) -> Iterator[None]:
+    def transaction(self, *, read_only: bool = False, settings: Mapping[str, str] | None = None) -> Iterator[None]:
         """A transaction in which values read as text the same everywhere, and too few rights are an error.
 
         Temporary tables can be filled in a read-only one, and nothing else can be written, whatever is called in it.
         """
         with translated(), self.conn.transaction():
+            if self._within:
+                # what is SET LOCAL here would last beyond this part: the lock_timeout of the whole would be gone
+                if read_only:
+                    self.conn.execute("SET TRANSACTION READ ONLY")
+                yield
+                return
             values = endless(self.server.major) | {"row_security": "off"} | dict(settings or {})
             self.conn.execute(local_settings(values).encode())
             self.conn.execute(queries(ROOM)["pin"], {})
-            if path and self.settings.search_path:
+            if self.settings.search_path:
                 self._set_path()
             if read_only:
                 self.conn.execute("SET TRANSACTION READ ONLY")
-            yield
+            self._within = True
+            try:
+                yield
+            finally:
+                self._within = False
+
+    def altered(self, names: Collection[Name]) -> bool:
+        """Whether these tables or their foreign keys are other ones than when the session began."""
+        with translated(), self.conn.transaction(force_rollback=True):
+            self.conn.execute("SET LOCAL search_path = ''")
+            now = read_catalog(self.conn)
+        return _part(now, names) != _part(self.catalog, names)
 
     def _set_path(self) -> None:
         from psycopg import sql
@@ -52,6 +69,11 @@ class Session:
         parts = [part.strip().strip('"') for part in self.settings.search_path.split(",") if part.strip()]
         names = sql.SQL(", ").join(sql.Identifier(part) for part in parts)
         self.conn.execute(sql.SQL("SET LOCAL search_path = {}").format(names))
+
+
+def _part(catalog: Catalog, names: Collection[Name]) -> tuple[list[LiveTable | None], list[ForeignKey]]:
+    keys = [key for key in catalog.foreign_keys if key.child in names or key.parent in names]
+    return [catalog.tables.get(name) for name in names], keys
 
 
 @contextmanager

@@ -29,7 +29,7 @@ _AHEAD = 4
 class Staging:
     """Loads the rows of a backup's tables into a session's temporary tables."""
 
-    def __init__(self, session: Session, store: Store, tell: Tell) -> None:
+    def __init__(self, session: Session, store: Store | None, tell: Tell) -> None:
         self.session, self.store, self.tell = session, store, tell
         self.conn = session.conn
         self._incoming: dict[tuple[int, tuple[Column, ...]], Identifier] = {}
@@ -44,6 +44,12 @@ class Staging:
             self._table(target, "before", relation, listed(target.written), "ON COMMIT DELETE ROWS")
             self._table(target, "keys", relation, key)
 
+    def make_beside(self, target: Target, source: Table) -> None:
+        """A staged table in the backup's own types, of no live table."""
+        with self.session.transaction():
+            statement = SQL("CREATE TEMPORARY TABLE {} ({})")
+            self.conn.execute(statement.format(target.temporary("staged"), self.definitions(source)))
+
     def _table(self, target: Target, what: str, relation: Composable, columns: Composable, option: str = "") -> None:
         text = "CREATE TEMPORARY TABLE {} {} AS SELECT {} FROM {} WITH NO DATA"
         name = target.temporary(what)
@@ -55,6 +61,7 @@ class Staging:
         `condition` reads a row under the table's bare name. Raises BackupDamaged, ObjectMissing, or DbopsError where
         the rows do not fit this database.
         """
+        assert self.store is not None
         count = 0
         for source in target.sources:
             incoming = self.incoming(target.number, source)
@@ -139,7 +146,9 @@ class Staging:
         if to is None:
             gone = SQL("{} IS NOT NULL").format(name)
         # only of the rows that are meant: another user's row may not stop this one's
-        inner = SQL("SELECT {}, {} FROM {}").format(_casts(target, source), SQL("{} AS dbops_value, {} AS dbops_gone").format(name, gone), incoming)
+        inner = SQL("SELECT {}, {} FROM {}").format(
+            _casts(target, source), SQL("{} AS dbops_value, {} AS dbops_gone").format(name, gone), incoming
+        )
         text = "SELECT pg_catalog.left(dbops_value::pg_catalog.text, 60) FROM ({}) {} WHERE dbops_gone AND ({}) LIMIT 1"
         row = self.conn.execute(SQL(text).format(inner, Identifier(target.name.name), condition)).fetchone()
         return row[0] if row else None
@@ -187,7 +196,9 @@ def _casts(target: Target, source: Table) -> Composed:
     live = {column.name: column.type for column in target.live.columns}
     same = SQL("{0}")
     return COMMA.join(
-        (same if live[name] == backup[name] else SQL("CAST({0} AS {1}) AS {0}")).format(Identifier(name), trusted(live[name]))
+        (same if live[name] == backup[name] else SQL("CAST({0} AS {1}) AS {0}")).format(
+            Identifier(name), trusted(live[name])
+        )
         for name in target.columns
     )
 
@@ -241,4 +252,3 @@ def _uncastable(table: Name, column: Column, to: str | None, reason: str) -> Dbo
         f"{table}: column {column.name} was {column.type} in the backup and {what}: {reason}",
         hint=f"--mode side loads the rows beside, in the backup's own types; {UNTOUCHED}",
     )
-

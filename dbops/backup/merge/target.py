@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import LiteralString, cast
 
 from psycopg import sql
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -20,7 +19,7 @@ COMMA, AND, OR = SQL(", "), SQL(" AND "), SQL(" OR ")
 
 def trusted(text: str) -> SQL:
     """SQL that the server's catalog printed (a type, an operator), or that was checked before."""
-    return SQL(cast(LiteralString, text))
+    return SQL(text)
 
 
 def qualified(name: Name) -> Identifier:
@@ -57,7 +56,9 @@ def row_json(columns: Sequence[str], alias: str) -> Composed:
     """A row as a jsonb object of its values' texts: they are read back exactly, also floats, json and bytea."""
     names = COMMA.join(sql.Literal(name) for name in columns)
     values = COMMA.join(SQL("{}::pg_catalog.text").format(Identifier(alias, name)) for name in columns)
-    return SQL("pg_catalog.jsonb_object(ARRAY[{}]::pg_catalog.text[], ARRAY[{}]::pg_catalog.text[])").format(names, values)
+    return SQL("pg_catalog.jsonb_object(ARRAY[{}]::pg_catalog.text[], ARRAY[{}]::pg_catalog.text[])").format(
+        names, values
+    )
 
 
 @dataclass(frozen=True)
@@ -169,8 +170,10 @@ class Target:
         if self.scope.kind == "where":
             return SQL("({})").format(trusted(self.where))
         if self.scope.kind == "part":
-            return SQL("({})").format(OR.join(self._refers(key, alias, rows_of(targets[key.parent])) for key in self.scope.via))
-        return SQL("true" if self.scope.kind == "whole" else "false")
+            return SQL("({})").format(
+                OR.join(self._refers(key, alias, rows_of(targets[key.parent])) for key in self.scope.via)
+            )
+        return Composed([SQL("true" if self.scope.kind == "whole" else "false")])
 
     def _refers(self, key: ForeignKey, alias: str, parents: Composed) -> Composed:
         match = matched("dbops_p", key.parent_columns, key.equals, alias, key.child_columns)
@@ -183,4 +186,3 @@ class Target:
         return SQL(", {0} AS dbops_row, pg_catalog.row_number() OVER (PARTITION BY {0}) AS dbops_n").format(
             row_text(self.columns, alias)
         )
-

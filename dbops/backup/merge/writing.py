@@ -29,9 +29,12 @@ def keep_before(conn: Connection, targets: Targets, acts: Collection[What]) -> N
         rows = target.relation if target.keyed else target.selected(targets)
         conn.execute(
             SQL(text).format(
-                target.temporary("before"), listed(target.written), listed(target.written, "l"), rows,
+                target.temporary("before"),
+                listed(target.written),
+                listed(target.written, "l"),
+                rows,
                 target.in_delta("l", old),
-            )  # fmt: skip
+            )
         )
         conn.execute(SQL("ANALYZE {}").format(target.temporary("before")))
 
@@ -42,7 +45,10 @@ def delete(target: Target, targets: Targets, whats: Iterable[What]) -> Composed:
     if target.keyed:
         return SQL("DELETE FROM {} l WHERE {}").format(target.relation, target.in_delta("l", names))
     # the number among equals is given anew by the same rule: any of them will do
-    text = "DELETE FROM {} l USING (SELECT x.dbops_t, x.dbops_c FROM {} x WHERE {}) y WHERE l.tableoid = y.dbops_t AND l.ctid = y.dbops_c"
+    text = (
+        "DELETE FROM {} l USING (SELECT x.dbops_t, x.dbops_c FROM {} x WHERE {}) y "
+        "WHERE l.tableoid = y.dbops_t AND l.ctid = y.dbops_c"
+    )
     return SQL(text).format(target.relation, target.selected(targets), target.in_delta("x", names))
 
 
@@ -111,7 +117,8 @@ def write_as_owner(conn: Connection, targets: Targets, acts: Collection[What]) -
 def _together(conn: Connection, statements: Sequence[Composed]) -> None:
     if statements:
         parts = COMMA.join(
-            SQL("{} AS ({})").format(Identifier(f"dbops_{number}"), statement) for number, statement in enumerate(statements)
+            SQL("{} AS ({})").format(Identifier(f"dbops_{number}"), statement)
+            for number, statement in enumerate(statements)
         )
         conn.execute(SQL("WITH {} SELECT").format(parts))
 
@@ -121,7 +128,9 @@ def save(conn: Connection, target: Target, run: str, acts: Collection[What]) -> 
     if target.keyed:
         return conn.execute(_saving(target, run, acts)).rowcount
     count = 0
-    text = "INSERT INTO dbops.restore_saved (run, \"table\", what, key, before) SELECT {}, {}, {}, {}, {} FROM {} r WHERE {}"
+    text = (
+        'INSERT INTO dbops.restore_saved (run, "table", what, key, before) SELECT {}, {}, {}, {}, {} FROM {} r WHERE {}'
+    )
     if "extra" in acts:
         row = row_json(target.written, "r")
         where: Composable = SQL("true")
@@ -221,4 +230,3 @@ def advance_sequence(conn: Connection, name: Identifier, step: int, backup: tupl
         sql.Literal(name.as_string(conn)), sql.Literal(value), sql.Literal(called)
     ))  # fmt: skip
     return True
-

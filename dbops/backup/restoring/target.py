@@ -104,7 +104,7 @@ def clean(conn: Connection, mark: Mark) -> None:
         if kind == "large object":
             _drop(conn, sql.SQL("SELECT pg_catalog.lo_unlink({})").format(sql.Literal(int(identity))))
         else:  # the server's own words for the object, quoted by it
-            words = f"DROP {kind.removeprefix('composite ')} IF EXISTS {identity} CASCADE"
+            words = f"DROP {kind} IF EXISTS {identity} CASCADE"
             _drop(conn, words.encode())
 
 
