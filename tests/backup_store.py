@@ -229,7 +229,7 @@ class Proxy(ThreadingHTTPServer):
 
     "503 Code" and the like answer so; "lost answer" does what was asked and says 500; "silent" never answers; "cut
     upload" loses the second half of a body and makes the length fit; "short answer" ends in the middle of a body;
-    "deaf" takes the conditions out.
+    "deaf" takes the conditions out; "small pages" lists three objects at a time.
     """
 
     daemon_threads = True
@@ -275,6 +275,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Length"] = str(len(body))
         if fault == "deaf":
             headers = {name: value for name, value in headers.items() if name not in ("If-None-Match", "If-Match")}
+        if fault == "small pages" and "list-type" in self.path:
+            self.path += "&max-keys=3"
         connection = HTTPConnection(self.server.target)
         connection.request(self.command, self.path, body or None, headers)
         answer = connection.getresponse()

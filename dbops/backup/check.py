@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from dbops.backup.damaged import known
 from dbops.backup.manifest import read_all, read_drills
 from dbops.backup.model import Damage, Drill, Manifest
-from dbops.backup.objects import id_parts
+from dbops.backup.objects import chunk_key, id_parts
 from dbops.backup.prune import Database, database_of
 from dbops.backup.store import Store
 from dbops.backup.verify import verify
@@ -63,7 +64,12 @@ def check(
 
 def _newest_good(store: Store, own: list[Manifest]) -> tuple[Manifest | None, list[Damage]]:
     damaged: list[Damage] = []
+    earlier = known(store)
     for manifest in reversed(own):
+        told = _found_before(manifest, earlier)
+        if told:
+            damaged += [each for each in told if each not in damaged]
+            continue
         try:
             found = verify(store, [manifest.id], sample=0.0)
         except ObjectMissing:  # pruned meanwhile
@@ -72,6 +78,17 @@ def _newest_good(store: Store, own: list[Manifest]) -> tuple[Manifest | None, li
             return manifest, damaged
         damaged += [each for each in found.damaged if each not in damaged]
     return None, damaged
+
+
+def _found_before(manifest: Manifest, known: frozenset[str]) -> list[Damage]:
+    """What a verification found damaged and no create has written anew since."""
+    tables: dict[str, set[str]] = {}
+    for table in manifest.tables:
+        for chunk in table.chunks:
+            if chunk.sha256 in known:
+                tables.setdefault(chunk.sha256, set()).add(str(table.name))
+    what = "dbops backup verify found it damaged"
+    return [Damage(chunk_key(each), what, (manifest.id,), tuple(sorted(names))) for each, names in tables.items()]
 
 
 def _later(key: str, since: datetime | None) -> bool:

@@ -27,13 +27,14 @@ def known(store: Store) -> frozenset[str]:
     )
 
 
-def remember(store: Store, damaged: Iterable[Damage]) -> None:
-    """Add what a verification found."""
-    keys = {each.object for each in damaged if each.object.startswith("chunks/")}
-    if not keys:
-        return
-    hashes = {key.rsplit("/", 1)[-1].removesuffix(".gz") for key in keys}
-    _write(store, known(store) | {each for each in hashes if is_sha256(each)})
+def remember(store: Store, damaged: Iterable[Damage], *, whole: bool) -> None:
+    """Add what a verification found; one of the `whole` store is all that is known from then on."""
+    names = (each.object.rsplit("/", 1)[-1].removesuffix(".gz") for each in damaged)
+    found = frozenset(each for each in names if is_sha256(each))
+    before = known(store)
+    after = found if whole else before | found
+    if after != before:
+        _write(store, after)
 
 
 def forget(store: Store, manifest: Manifest) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from dbops.backup.source import identity
 from dbops.backup.store import Store
 from dbops.backup.verify import Verified, verify
 from dbops.config import Settings, libpq_url, load
+from dbops.database import connect, seeing_all
 from dbops.embedded import resolve
 from dbops.errors import BackupDamaged, ObjectMissing, UsageError
 
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from dbops.backup.check import Checked
     from dbops.backup.drill import Check
     from dbops.backup.exchange.export import Exchanged, Form
-    from dbops.backup.merge.apply import Prepared
-    from dbops.backup.merge.model import Difference, Merged, Mode
+    from dbops.backup.merge import Difference, Merged, Mode, Prepared
+    from dbops.backup.merge.record import Run
+    from dbops.backup.preview import CreatePlan
     from dbops.backup.restore import Restored
 
 AnyTier = Literal["auto", "daily", "weekly", "monthly", "manual"]
@@ -45,11 +47,12 @@ class Listed:
 
 @dataclass(frozen=True)
 class Copy:
-    """A backup restored into a scratch server that is gone afterwards. `server` says which, `note` how it differs."""
+    """A backup restored into a scratch server that is gone afterwards. `note` says how that differs."""
 
     url: str
     restored: Restored
-    server: str
+    server_version: str
+    server_kind: str
     note: str
 
 
@@ -120,6 +123,14 @@ class BackupManager:
         own = [each for each in read_all(self.store)[0] if database_of(each) == self.database]
         return auto_tier(own, datetime.now(UTC))
 
+    def plan_create(
+        self, tier: AnyTier = "manual", *, include: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> CreatePlan:
+        """What `create_full_backup` would take. Stores nothing."""
+        from dbops.backup.preview import preview
+
+        return preview(self.url, self.settings, self.tier(tier), include, exclude)
+
     def schedule_daily_backup(self) -> str:
         """Take a daily backup now; its id. (`dbops backup schedule` writes what takes one every night.)"""
         return self.create_full_backup("daily").id
@@ -127,13 +138,12 @@ class BackupManager:
     # --- looking -----------------------------------------------------------------------------------
 
     def get_backup_list(self) -> tuple[Listed, ...]:
-        """All backups of the store that can be read, newest first, of all its databases."""
-        drills = read_drills(self.store)[0]
-        return tuple(_listed(each, drills) for each in reversed(read_all(self.store)[0]))
-
-    def unreadable(self) -> tuple[tuple[str, str], ...]:
-        """(key, what is wrong) of the manifests that cannot be read."""
-        return read_all(self.store)[1]
+        """All backups of the store, newest first, of all its databases; `tell` gets what cannot be read."""
+        manifests, broken = read_all(self.store)
+        drills, unread = read_drills(self.store)
+        for key, what in (*broken, *unread):
+            self._say(f"{key}: {what}")
+        return tuple(_listed(each, drills) for each in reversed(manifests))
 
     def get_backup(self, backup: str = "latest", *, before: datetime | None = None) -> Manifest:
         """The backup with this id; `latest`: the newest of this database (`before` a time: the newest until then).
@@ -155,6 +165,10 @@ class BackupManager:
             f"there is no backup {what}", hint="`dbops backup list` shows what is there; nothing was done"
         )
 
+    def describe(self, backup: str = "latest", *, before: datetime | None = None) -> Listed:
+        """One backup, with its drills."""
+        return _listed(self.get_backup(backup, before=before), read_drills(self.store)[0])
+
     def _own(self, manifests: Sequence[Manifest]) -> list[Manifest]:
         """Those of this database. In an incident it may be gone: then it is the only one of the store."""
         databases = {database_of(each) for each in manifests}
@@ -169,10 +183,6 @@ class BackupManager:
             )
         return own
 
-    def drills(self, backup: str) -> tuple[Drill, ...]:
-        """The drills of a backup, oldest first."""
-        return tuple(each for each in read_drills(self.store)[0] if each.id == backup)
-
     def check(self, *, max_age: timedelta, proven: timedelta | None = None) -> Checked:
         """Whether the newest good backup of this database is young enough, and was proven lately. See check.py."""
         from dbops.backup.check import check
@@ -185,10 +195,12 @@ class BackupManager:
         What is damaged is remembered for the next create. Raises ObjectMissing, NotProven for an empty store.
         """
         ids = None if backup is None else [self._id(backup)]
-        found = verify(
-            self.store, ids, sample=sample, workers=self.settings.workers, tell=lambda done, total: self.tell(Progress(done, total))
-        )  # fmt: skip
-        damages.remember(self.store, found.damaged)
+
+        def told(done: int, total: int) -> None:
+            self.tell(Progress(done, total))
+
+        found = verify(self.store, ids, sample=sample, workers=self.settings.workers, tell=told)
+        damages.remember(self.store, found.damaged, whole=backup is None and sample >= 1)
         return found
 
     def _id(self, backup: str) -> str:
@@ -203,7 +215,7 @@ class BackupManager:
         return plan_prune(manifests, drills, now or datetime.now(UTC), Keep.of(self.settings), [self.database])
 
     def cleanup_old_backups(self, expected: PrunePlan | None = None) -> Pruned:
-        """Remove the backups whose time is over, and the chunks that nobody needs. `expected` is a plan that was confirmed."""
+        """Remove the backups whose time is over, and the chunks that nobody needs. `expected`: a plan that was confirmed."""
         return prune(self.store, expected or self.plan_cleanup(), tell=self._say)
 
     # --- bringing back -----------------------------------------------------------------------------
@@ -213,7 +225,7 @@ class BackupManager:
         where: str | None = None, against: str | None = None, before: datetime | None = None,
     ) -> Difference:  # fmt: skip
         """What a backup and the database (or another backup) have that the other has not. Changes nothing."""
-        from dbops.backup.merge.apply import diff
+        from dbops.backup.merge import diff
 
         manifest, other = self.get_backup(backup, before=before), self.get_backup(against) if against else None
         return diff(
@@ -231,7 +243,7 @@ class BackupManager:
         With `tables`, `user` or `where` a `mode` is needed: there is no default one. Raises as `restore_whole`,
         `plan_merge` and `merge` do.
         """
-        from dbops.backup.merge.apply import merge
+        from dbops.backup.merge import merge
 
         manifest = self.get_backup(backup)
         if not (tables or user is not None or where is not None or mode):
@@ -255,7 +267,7 @@ class BackupManager:
         where: str | None = None, cascade: bool = False,
     ) -> AbstractContextManager[Prepared]:  # fmt: skip
         """What bringing back tables or one user's rows would do; `merge` acts on it while this is open."""
-        from dbops.backup.merge.apply import plan_merge
+        from dbops.backup.merge import plan_merge
         from dbops.backup.merge.plan import check_mode
 
         check_mode(mode or "")
@@ -264,6 +276,22 @@ class BackupManager:
             manifest, self.store, self.url, self.settings, mode=mode, tables=tables, user=user, where=where,
             cascade=cascade, tell=self._say,
         )  # fmt: skip
+
+    def plan_undo(self, run: str) -> Run:
+        """The record of a merge that `undo` would take back."""
+        from dbops.backup.merge import record
+
+        with connect(self.url, "restore undo") as conn, seeing_all(conn, conn.info.server_version // 10000):
+            found = record.read(conn, run)
+        if found is None:
+            raise UsageError(f"there is no run {run!r} on record in this database", hint="nothing was done")
+        return found
+
+    def undo(self, run: str) -> Merged:
+        """Take a merge back, by the run that it returned; refused where rows that it wrote have changed since."""
+        from dbops.backup.merge import undo
+
+        return undo(run, self.url, self.settings, tell=self._say)
 
     # --- proving -----------------------------------------------------------------------------------
 
@@ -290,7 +318,7 @@ class BackupManager:
             restored = restore_whole(
                 manifest, self.store, url, self.settings, create_roles=True, partial=True, tell=self.tell
             )
-            yield Copy(url, restored, f"{server.major} ({server.kind})", server.note)
+            yield Copy(url, restored, str(server.major), server.kind, server.note)
 
     # --- rows for other programs -------------------------------------------------------------------
 

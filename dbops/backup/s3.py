@@ -10,6 +10,7 @@ import hashlib
 import os
 import random
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -94,6 +95,7 @@ class S3Store:
         # a forked child must not share its parent's connections
         if self._client[0] != os.getpid():
             self._client = (os.getpid(), self._connect())
+            weakref.finalize(self, self._client[1].close)
         return self._client[1]
 
     def _connect(self) -> Any:

@@ -26,6 +26,7 @@ WAIT = click.option("--wait", metavar="TIME", help="How long to wait for another
 ELSEWHERE = dict.fromkeys(("plan", "reverse", "check", "repair", "baseline", "adopt"), "dbops.cli.upkeep") | {
     "lint": "dbops.cli.lint",
     "prove": "dbops.cli.prove",
+    "rehearse": "dbops.cli.rehearse",
 }
 
 

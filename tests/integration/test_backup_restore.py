@@ -183,7 +183,7 @@ class TestTarget:
         "made",
         [
             "create type t as enum ('a')", "create domain d as int", "create view v as select 1", "create sequence s",
-            "create schema x create table y (a int)", "select lo_create(7)", "create type c as (a int)",
+            "create schema x create table y (a int)", "create table p (a int) partition by range (a)", "select lo_create(7)", "create type c as (a int)",
             "create publication p", "create operator public.=== (leftarg = int, rightarg = int, function = int4eq)",
             "create foreign data wrapper w", "create aggregate a (int4) (sfunc = int4pl, stype = int4)",
         ],

@@ -87,6 +87,10 @@ def file_name(table: Target) -> str:
     return ".".join(quote(part, safe=" -_").replace(".", "%2E") for part in (table.name.schema, table.name.name))
 
 
+def counted(rows: int) -> str:
+    return f"{rows:,} row{'s' * (rows != 1)}"
+
+
 def _columns(conn: Connection, table: Target) -> sql.Composed:
     from psycopg import sql
 
@@ -111,7 +115,7 @@ def _write_json(conn: Connection, tables: Sequence[Target], folder: Path, tell: 
         path = folder / f"{file_name(table)}{JSON_SUFFIX}"
         with _appearing(path) as file:
             files[path] = _json_lines(conn, table, file)
-        tell(f"{table.name}: {files[path]:,} rows")
+        tell(f"{table.name}: {counted(files[path])}")
     return Exchanged(tuple(files), dict(zip((str(table.name) for table in tables), files.values(), strict=True)))
 
 
@@ -142,7 +146,7 @@ def _write_sql(conn: Connection, tables: Sequence[Target], folder: Path, tell: C
         file.write(_HEAD.format(tables=len(tables)).encode())
         for table in tables:
             counts[str(table.name)] = _copy_text(conn, table, file)
-            tell(f"{table.name}: {counts[str(table.name)]:,} rows")
+            tell(f"{table.name}: {counted(counts[str(table.name)])}")
         file.write(b"\nCOMMIT;\n")
     return Exchanged((path,), counts)
 

@@ -66,12 +66,13 @@ def sequence_behind(table: Target, column: TargetColumn) -> sql.Composed:
 
 
 def choose(tables: Sequence[Target], names: Iterable[str]) -> tuple[Target, ...]:
-    """The tables that are named (`schema.name`, or a name that is the only one), all for no names, in their order.
+    """The tables that are named (`schema.name`, or a name that is the only one), in their order.
 
+    For no names all but those of the schema `dbops`: its record of merges holds rows of the others.
     Raises UsageError for a name that is none or several tables'.
     """
     chosen = {table.oid for name in names for table in [_find(tables, name)]}
-    return tuple(table for table in tables if table.oid in chosen) if chosen else tuple(tables)
+    return tuple(table for table in tables if (table.oid in chosen if chosen else table.name.schema != "dbops"))
 
 
 def _find(tables: Sequence[Target], name: str) -> Target:

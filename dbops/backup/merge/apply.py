@@ -31,6 +31,7 @@ from dbops.backup.merge.writing import (
     ROLLED_BACK,
     advance_sequence,
     check_references,
+    in_words,
     keep_before,
     save,
     write_as_owner,
@@ -172,7 +173,8 @@ def write(
         with quiet(session, list(targets.values()), replica=replica):
             keep_before(conn, targets, acts)
             tell("writing")
-            (write_as_replica if replica else write_as_owner)(conn, targets, acts)
+            with in_words():
+                (write_as_replica if replica else write_as_owner)(conn, targets, acts)
         tell("written")
         if replica:
             check_references(conn, session.catalog, targets, acts)

@@ -141,7 +141,7 @@ def gather_backups(
 
 
 def _content(table: Table) -> tuple[object, ...]:
-    return table.content_hash, table.rows, table.columns
+    return table.content_hash, table.format, table.rows, table.columns
 
 
 def _pair(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -112,6 +113,21 @@ def write_as_owner(conn: Connection, targets: Targets, acts: Collection[What]) -
                 hint="as a superuser: GRANT SET ON PARAMETER session_replication_role TO this role (PostgreSQL 15 and later), or "
                 f"restore as a superuser: then rows are replaced in an order that works; {ROLLED_BACK}",
             ) from error
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """A rule of the live database that stops a row, told with what can be done."""
+    try:
+        yield
+    except psycopg.errors.IntegrityError as error:
+        first, _, rest = str(error).partition("\n")
+        detail = next((line for line in rest.splitlines() if line.startswith("DETAIL")), "")
+        raise DbopsError(
+            f"{error.diag.schema_name}.{error.diag.table_name}: a row of the backup cannot be written: {first} {detail}".strip(),
+            hint=f"{ROLLED_BACK}; a live row that stays may have its value (--mode replace takes such rows away), or the rule is "
+            "newer than the backup (--mode side loads beside)",
+        ) from error
 
 
 def _together(conn: Connection, statements: Sequence[Composed]) -> None:

@@ -34,7 +34,7 @@ where (made.oid >= 16384 or made.class = 'pg_catalog.pg_largeobject'::pg_catalog
   and coalesce(i.schema, '') !~ '^pg_' and coalesce(i.schema, '') not in ('information_schema', 'dbops_unfinished_restore')
   and not coalesce(i.schema, '') in (select managed.nspname from managed)
   and not exists (
-    select from pg_catalog.pg_depend d where d.classid = made.class and d.objid = made.oid and d.deptype in ('e', 'i'))
+    select from pg_catalog.pg_depend d where d.classid = made.class and d.objid = made.oid and d.objsubid = 0 and d.deptype in ('e', 'i'))
 order by made.class, made.oid;
 
 -- name: schemas

@@ -22,9 +22,9 @@ from dbops.migrate.parse import Statement, tree_checksum
 from dbops.migrate.plan import Act, Plan
 from dbops.migrate.trial import Trial, trial
 from dbops.migrate.worker import Worker
-from dbops.migrate.xray.estimate import Seen, assumptions, estimated
+from dbops.migrate.xray.estimate import Seen, assumptions, estimated, measured
 from dbops.migrate.xray.probe import Probe
-from dbops.schema_copy import Failed, copy_schema, relation_sizes
+from dbops.schema_copy import Failed, Size, copy_schema, relation_sizes
 
 _BEYOND = (
     "createdb_stmt", "dropdb_stmt", "create_table_space_stmt", "drop_table_space_stmt", "alter_system_stmt",
@@ -82,6 +82,23 @@ def xray(plan: Plan, source_url: str, settings: Settings, major: int, tell: Obse
         if server.note:
             notes = (server.note, *notes)
         return Xray(tuple(steps), notes, str(server.major), server.kind, copied.not_copied)
+
+
+def rehearse(plan: Plan, url: str, settings: Settings, tell: Observer = silent) -> tuple[Xray, dict[str, Size]]:
+    """Run a plan in the database at `url`, a copy with the target's rows that is thrown away afterwards.
+
+    Returns what was seen, times measured instead of estimated, and the sizes that the tables had before.
+    """
+    sizes = relation_sizes(url)
+    seen = examine(plan.acts, Trial(url, settings, set()), tell=tell)
+    steps = tuple(replace(s, statements=measured(s.statements, sizes, transactional=s.transactional)) for s in seen)
+    return Xray(steps, REHEARSED), sizes
+
+
+REHEARSED = (
+    "times are those of the scratch server with the rows of the backup: nobody else works there, and its disk is another",
+    "waiting for a lock comes on top",
+)
 
 
 def examine(

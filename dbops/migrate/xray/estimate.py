@@ -161,6 +161,21 @@ def estimated(statements: Sequence[Seen], sizes: Mapping[str, Size], *, transact
     )
 
 
+def measured(statements: Sequence[Seen], sizes: Mapping[str, Size], *, transactional: bool) -> tuple[Seen, ...]:
+    """The statements of one migration that ran on a copy with the target's rows: their work is what they took."""
+    works = [seen.duration_ms for seen in statements]
+    return tuple(
+        replace(seen, about_ms=works[i], blocks=_blocks(seen, sizes, sum(works[i:]) if transactional else works[i]))
+        for i, seen in enumerate(statements)
+    )
+
+
+def rows_worked(seen: Seen, sizes: Mapping[str, Size]) -> int:
+    """How many rows the tables have that a statement rewrote, scanned, checked or built indexes on."""
+    tables = {*seen.rewrites, *seen.scans, *seen.keys, *(built.relation for built in seen.indexes)}
+    return sum(sizes.get(name, _NO_SIZE).rows or 0 for name in tables)
+
+
 def _blocks(seen: Seen, sizes: Mapping[str, Size], held_ms: float) -> tuple[Block, ...]:
     # who reads a table locks its indexes too, in the same mode
     of_tables = strongest(Lock(lock.mode, lock.table or lock.relation) for lock in seen.locks if not lock.created)
