@@ -181,7 +181,8 @@ def _copy(wanted: Wanted, snapshot: Snapshot) -> tuple[Manifest, dict[str, bytes
         pg_dump_version=pg_dump_version(texts[SCHEMA]), dbops_version=__version__, encoding=known.encoding,
         extensions=known.extensions, roles=known.roles,
         tables=tuple(filled(each.table, chunks.get(n, ())) for n, each in enumerate(plan)),
-        sequences=values, objects=(), omitted=(*known.omitted, *omitted, *_substitute(wanted.identifier)), migration=version, fingerprint=fingerprint,
+        sequences=values, objects=(), omitted=(*known.omitted, *omitted, *_substitute(wanted.identifier)),
+        migration=version, fingerprint=fingerprint,
         new_bytes=sum({each.chunk.sha256: each.new_bytes for parts in chunks.values() for each in parts}.values()),
     )  # fmt: skip
     return manifest, texts

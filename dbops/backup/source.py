@@ -83,10 +83,9 @@ class Details:
 def held(url: str, settings: Settings, choice: Callable[[list[Relation], bool], Chosen]) -> Iterator[Snapshot]:
     """The chosen tables locked against changes of their form, and a snapshot of their rows.
 
-    Raises Moved where a table is held exclusively or the list changed in between, with who is in the way; UnfitServer for a pooler, NotAllowed
-    for a role that would see fewer rows than there are, CannotConnect.
+    Raises Moved where a table is held exclusively or the list changed in between, with who is in the way; UnfitServer
+    for a pooler, NotAllowed for a role that would see fewer rows than there are, CannotConnect.
     """
-
     with connect(url, "backup") as conn, translated():
         server = server_of(conn)
         if server.pooled:

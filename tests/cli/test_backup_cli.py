@@ -441,9 +441,9 @@ class TestDrill:
         done = dbops("backup", "drill", "--scratch-url", server.url, "--json")
         assert done.code == 0, done
         assert (done.json["id"], done.json["ok"], done.json["not_proven"]) == (name, True, [])
-        assert {"table": "public.notes", "rows": 100, "matches": True} == {
+        assert {
             k: v for t in done.json["tables"] if t["table"] == "public.notes" for k, v in t.items() if k != "reason"
-        }
+        } == {"table": "public.notes", "rows": 100, "matches": True}
         (listed,) = dbops("backup", "list", "--json").json["backups"]
         assert listed["proven_at"]
         assert listed["restore_ms"] == done.json["restore_ms"] > 0
@@ -521,7 +521,7 @@ class TestExchange:
         assert len(gzip.decompress((shop / "export" / "public.notes.json.gz").read_bytes()).splitlines()) == 100
 
     def test_a_fault_is_told_with_its_line(self, shop: Path, dbops: Command) -> None:
-        (shop / "notes.jsonl").write_text('{"user_id": "%s", "note": "a"}\n{"nonsense": 1}\n' % ANN)
+        (shop / "notes.jsonl").write_text(f'{{"user_id": "{ANN}", "note": "a"}}\n{{"nonsense": 1}}\n')
         done = dbops("backup", "import", "notes.jsonl", "--json")
         assert done.code == 2
         assert done.error["message"].startswith("notes.jsonl:2: ")

@@ -52,7 +52,7 @@ def test_the_place_of_an_error(target: Target) -> None:
     one(target, "create table wrong (\n  id int,\n  other nosuchtype\n)")
     with pytest.raises(StatementFailed) as caught:
         target.manager().migrate_up()
-    assert "one.sql:4:9: type \"nosuchtype\" does not exist" in caught.value.message
+    assert 'one.sql:4:9: type "nosuchtype" does not exist' in caught.value.message
     assert "\n    other nosuchtype\n          ^" in caught.value.message
 
 

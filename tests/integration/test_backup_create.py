@@ -218,8 +218,7 @@ def test_all_kinds_of_tables_come_back_identical_on_the_other_version(
 def test_virtual_columns_are_left_out(empty_url: str, make_database: Callable[..., str], store: LocalStore) -> None:
     with psycopg.connect(empty_url, autocommit=True) as conn:
         if conn.info.server_version < 180000:
-            VIRTUAL_STORED = VIRTUAL.replace("virtual)", "stored)")
-            conn.execute(VIRTUAL_STORED.encode())
+            conn.execute(VIRTUAL.replace("virtual)", "stored)").encode())
         else:
             conn.execute(VIRTUAL.encode())
     manifest = take(empty_url, store)

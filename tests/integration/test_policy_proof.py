@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -33,7 +33,7 @@ def target(make_database: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def make(target: str, server: Scratch, tmp_path: Path) -> Iterator[Callable[..., PolicyManager]]:
+def make(target: str, server: Scratch, tmp_path: Path) -> Callable[..., PolicyManager]:
     def manager(text: str = DEFINED, url: str | None = target) -> PolicyManager:
         (tmp_path / "policies").mkdir(exist_ok=True)
         (tmp_path / "policies" / "notes.toml").write_text(text)
@@ -42,7 +42,7 @@ def make(target: str, server: Scratch, tmp_path: Path) -> Iterator[Callable[...,
         )
         return PolicyManager(settings=settings)
 
-    yield manager
+    return manager
 
 
 def live(manager: PolicyManager) -> Report:
