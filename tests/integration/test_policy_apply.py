@@ -25,6 +25,13 @@ from dbops.policy.state import Policy, Trigger, Wanted, WantedTable
 Db = psycopg.Connection[Any]
 TAG = uuid.uuid4().hex[:8]
 USER, ANON, OWNER = f"user_{TAG}", f"anon_{TAG}", f'Own"er_{TAG}'
+
+
+def named(value: object) -> str | None:
+    """A parameter's id: every process that collects these tests must find the same ones."""
+    return value.replace(f"_{TAG}", "") if isinstance(value, str) else None
+
+
 LONG = 'Ünï "x" ' + "y" * 53
 DOCUMENTS = Name("public", "documents")
 ODD = Name("S.ch", LONG)
@@ -337,7 +344,7 @@ CHANGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", CHANGES, ids=named)
 def test_every_drift_is_seen_and_mended(manager: Callable[..., PolicyManager], there: Db, change: str) -> None:
     subject = manager()
     subject.apply()
@@ -408,6 +415,7 @@ def test_a_file_is_applied_when_it_changed_or_its_policies_did(
         (f"set role {USER}", StatementFailed, "role"),
         ("alter policy dbops_owner_select on documents using (true)", DbopsError, "left to do"),
     ],
+    ids=named,
 )
 def test_a_file_that_fails_takes_everything_back(
     manager: Callable[..., PolicyManager], there: Db, text: str, error: type[DbopsError], reason: str
