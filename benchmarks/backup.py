@@ -33,52 +33,10 @@ from dbops.backup.model import Name
 from dbops.embedded import Scratch, binaries, start_local, stop_local
 
 DIMENSIONS, EMBEDDINGS, USERS, VOCABULARY = 1536, 0.06, 500, 12_000
-SYLLABLES = [
-    "ba",
-    "be",
-    "bi",
-    "bo",
-    "ka",
-    "ke",
-    "ki",
-    "ko",
-    "la",
-    "le",
-    "li",
-    "lo",
-    "ma",
-    "me",
-    "mi",
-    "mo",
-    "na",
-    "ne",
-    "ni",
-    "no",
-    "ra",
-    "re",
-    "ri",
-    "ro",
-    "sa",
-    "se",
-    "si",
-    "so",
-    "ta",
-    "te",
-    "ti",
-    "to",
-    "va",
-    "ve",
-    "shi",
-    "tion",
-    "ing",
-    "er",
-    "ed",
-    "ly",
-    "est",
-    "pre",
-    "con",
-    "dis",
-]
+SYLLABLES = (  # noqa: SIM905
+    "ba be bi bo ka ke ki ko la le li lo ma me mi mo na ne ni no ra re ri "
+    "ro sa se si so ta te ti to va ve shi tion ing er ed ly est pre con dis"
+).split()
 TABLES = f"""
 create extension vector;
 create table mem_vec (id bigint primary key, user_id uuid not null, embedding vector({DIMENSIONS}) not null);

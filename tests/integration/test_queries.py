@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from dbops.backup.merge import record as restores
 from dbops.migrate.history import History
 from dbops.migrate.parse import parse
 from dbops.sql import PACKAGE, queries
@@ -47,6 +48,7 @@ def test_every_named_statement_prepares(room: str, make_database: Callable[..., 
     url = make_database("memory" if room == "memory" else "empty")
     with psycopg.connect(url, autocommit=True) as conn:
         History(conn, "public.schema_migrations").ensure()
+        restores.ensure(conn)
         for name, statement in queries("" if room == "." else room).items():
             try:
                 prepare(conn, name, statement)
