@@ -1,0 +1,189 @@
+-- The set of words of each active memory, in a table of its own that triggers keep: what duplicates are found by.
+-- docs/duplicates.md says what a word is.
+
+-- migrate:up
+-- squawk-ignore-file prefer-bigint-over-int
+-- a text of 50,000 bytes has no 2 billion words
+
+-- The collation is chosen once, so that a word is the same whatever locale a database has. Only texts beyond ASCII come here.
+do $make$
+declare
+  fold text;
+  lower_case text;
+begin
+  if getdatabaseencoding() <> 'UTF8' then
+    raise exception 'the database is encoded in %, and words are defined in UTF8 only', getdatabaseencoding()
+      using errcode = 'feature_not_supported', hint = 'create the database with encoding UTF8; nothing was changed';
+  end if;
+  foreach fold in array array['pg_c_utf8', 'unicode', 'und-x-icu', 'C.utf8', 'default'] loop
+    begin
+      execute format('select lower(%L collate pg_catalog.%I)', U&'\00c9', fold) into lower_case;
+      exit when lower_case = U&'\00e9';
+    exception when undefined_object or feature_not_supported then
+      null; -- not in this version, or without ICU in this build
+    end;
+  end loop;
+  execute replace($sql$
+    create function public.word_fold(p_text text) returns text
+      language plpgsql immutable strict parallel safe set search_path = '' as $body$
+    declare
+      -- written without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han
+      unspaced constant text := '\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff';
+      t text := lower(normalize(translate(p_text, U&'\0130\2019\02bc', 'i'''''), nfkc) collate FOLD);
+    begin
+      t := translate(t, U&'\03c2', U&'\03c3'); -- the sigma that ends a word
+      -- what can't be seen
+      t := regexp_replace(t, '[\u00ad\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff\U000e0000-\U000e01ef]' collate "C", '', 'g');
+      -- punctuation, spaces, symbols
+      t := regexp_replace(t, '[\u0080-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u02c2-\u02c5\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4\u0964\u0965\u0970\u0df4\u0e3f\u0e4f\u0e5a\u0e5b\u0f04-\u0f14\u104a-\u104f\u1360-\u1368\u1680\u17d4-\u17db\u2000-\u200b\u200e-\u205f\u2061-\u206f\u20a0-\u20cf\u2190-\u2319\u2400-\u25ff\u27c0-\u2b4f\u2b56-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020\u3030\u303d-\u303f\u30a0\u30fb\ufe10-\ufe6f\uffe0-\uffff]+' collate "C", ' ', 'g');
+      -- each emoji is a word
+      t := regexp_replace(t, '([\u231a-\u23ff\u2600-\u27bf\u2b50-\u2b55\U0001f000-\U0001faff])' collate "C", ' \1 ', 'g');
+      if t collate "C" ~ ('[' || unspaced || ']') then
+        t := regexp_replace(t, ('([' || unspaced || ']+)') collate "C", ' \1 ', 'g');
+        -- a run becomes its pairs of neighbours and its last character: the pairs from the first character on, those from the second on
+        t := regexp_replace(t, ('([' || unspaced || ']{2})') collate "C", '\1 ', 'g') || ' '
+          || regexp_replace(regexp_replace(t, (' [' || unspaced || '](?=[' || unspaced || '])') collate "C", ' ', 'g'),
+                            ('([' || unspaced || ']{2})') collate "C", '\1 ', 'g');
+      end if;
+      return t;
+    end
+    $body$
+  $sql$, 'FOLD', format('pg_catalog.%I', fold));
+end
+$make$;
+comment on function public.word_fold(text) is 'A text beyond ASCII in lower case and normal form, with spaces between its words';
+
+create function public.word_set(p_text text) returns text[]
+  language plpgsql immutable strict parallel safe set search_path = '' as $$
+declare
+  t text := p_text;
+begin
+  if octet_length(t) > 50000 then
+    return null;
+  elsif octet_length(t) = length(t) then
+    t := lower(t collate "C");
+  else
+    t := public.word_fold(t);
+  end if;
+  if t collate "C" ~ '[''.,][^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]|[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f][+#]' then
+    -- kept: ' between word characters, . and , between digits, + and # that end a word
+    t := regexp_replace(t, '(?:[\x01-\x22\x24-\x26\x28-\x2a\x2d\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]'
+      '|''(?![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])|(?<![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])'''
+      '|[.,](?![0-9])|(?<![0-9])[.,]'
+      '|(?<![^\x01-\x22\x24-\x2a\x2c-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])[+#]|[+#]+(?=[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]))+'
+      collate "C", ' ', 'g');
+  else
+    t := regexp_replace(t, '[\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+' collate "C", ' ', 'g');
+  end if;
+  if length(t) > 255 then
+    t := regexp_replace(t, '([^ ]{255})' collate "C", '\1 ', 'g'); -- tsvector takes no word of more than 2 kB
+  end if;
+  return tsvector_to_array(array_to_tsvector(array_remove(string_to_array(t, ' '), '')));
+end
+$$;
+comment on function public.word_set(text) is 'The distinct words of a text, sorted: what its duplicates are judged by; NULL where it has more than 50,000 bytes';
+
+create table public.memory_tokens (
+  user_id uuid not null,
+  memory_id uuid not null,
+  tokens tsvector,
+  words integer,
+  constraint memory_tokens_pkey primary key (user_id, memory_id),
+  constraint memory_tokens_memory foreign key (user_id, memory_id)
+    references public.user_memories (user_id, id) on update cascade on delete cascade,
+  constraint memory_tokens_words_counted check ((tokens is null) = (words is null) and words = length(tokens))
+);
+alter table public.memory_tokens enable row level security;
+alter table public.memory_tokens force row level security;
+comment on table public.memory_tokens is 'The word set of each active memory; without one where the text is too large. Triggers write it, users read theirs';
+
+create index memory_tokens_size on public.memory_tokens (user_id, words);
+
+-- The triggers' functions run as the owner of the table, whom FORCE binds as well.
+create policy keeper on public.memory_tokens
+  using (current_user = (select pg_catalog.pg_get_userbyid(c.relowner) from pg_catalog.pg_class c where c.oid = 'public.memory_tokens'::pg_catalog.regclass));
+
+create function public.memory_tokens_insert() returns trigger
+  language plpgsql security definer set search_path = '' as $$
+begin
+  insert into public.memory_tokens as k (user_id, memory_id, tokens, words)
+  select m.user_id, m.id, w.tokens, length(w.tokens)
+  from made m
+  cross join lateral (select array_to_tsvector(public.word_set(m.fact)) as tokens offset 0) w
+  where m.is_active
+  on conflict (user_id, memory_id) do update set tokens = excluded.tokens, words = excluded.words;
+  return null;
+end
+$$;
+comment on function public.memory_tokens_insert() is 'Writes the word sets of new memories, all of a statement at once';
+
+create function public.memory_tokens_update() returns trigger
+  language plpgsql security definer set search_path = '' as $$
+declare
+  set_of_words tsvector;
+begin
+  if new.is_active then
+    set_of_words := array_to_tsvector(public.word_set(new.fact));
+    insert into public.memory_tokens as k (user_id, memory_id, tokens, words)
+    values (new.user_id, new.id, set_of_words, length(set_of_words))
+    on conflict (user_id, memory_id) do update set tokens = excluded.tokens, words = excluded.words;
+  else
+    delete from public.memory_tokens k where k.user_id = new.user_id and k.memory_id = new.id;
+  end if;
+  return null;
+end
+$$;
+comment on function public.memory_tokens_update() is 'Keeps the word set of a memory that says something else, is forgotten, or comes back';
+
+create trigger user_memories_tokens_insert after insert on public.user_memories
+  referencing new table as made for each statement execute function public.memory_tokens_insert();
+create trigger user_memories_tokens_update after update on public.user_memories for each row
+  when (old.fact <> new.fact or old.is_active <> new.is_active) execute function public.memory_tokens_update();
+
+-- For rows that were there before the triggers, or came while they were off. The operator's.
+-- Merged in the order of both keys: a batch costs no more than its own rows and a walk over the keys before them.
+create function public.fill_memory_tokens(p_batch integer default 10000) returns integer
+  language plpgsql set search_path = '' set enable_hashjoin = off set enable_sort = off as $$
+declare
+  filled integer;
+begin
+  if p_batch is null or p_batch < 1 then
+    raise exception 'a batch of % rows: at least 1 is needed', coalesce(p_batch::text, 'NULL')
+      using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
+  end if;
+  insert into public.memory_tokens (user_id, memory_id, tokens, words)
+  select m.user_id, m.id, w.tokens, length(w.tokens)
+  from (
+    select m.user_id, m.id, m.fact
+    from public.user_memories m
+    where m.is_active
+      and not exists (select from public.memory_tokens k where k.user_id = m.user_id and k.memory_id = m.id)
+    order by m.user_id, m.id
+    limit p_batch
+    for share of m -- whoever changes one of them waits: its trigger must find this row
+  ) m
+  cross join lateral (select array_to_tsvector(public.word_set(m.fact)) as tokens offset 0) w
+  on conflict (user_id, memory_id) do nothing;
+  get diagnostics filled = row_count;
+  return filled;
+end
+$$;
+comment on function public.fill_memory_tokens(integer) is 'Writes word sets that are missing, a batch a call; 0 when none is left';
+
+revoke all on table public.memory_tokens from public, anon, authenticated;
+grant select on table public.memory_tokens to authenticated;
+grant select, insert, update, delete on table public.memory_tokens to service_role;
+revoke all on function public.word_fold(text), public.word_set(text), public.memory_tokens_insert(), public.memory_tokens_update(),
+  public.fill_memory_tokens(integer) from public, anon, authenticated;
+grant execute on function public.word_fold(text), public.word_set(text) to authenticated, service_role;
+grant execute on function public.fill_memory_tokens(integer) to service_role;
+
+-- migrate:down
+drop trigger user_memories_tokens_update on public.user_memories;
+drop trigger user_memories_tokens_insert on public.user_memories;
+drop function public.fill_memory_tokens(integer);
+drop table public.memory_tokens;
+drop function public.memory_tokens_update();
+drop function public.memory_tokens_insert();
+drop function public.word_set(text);
+drop function public.word_fold(text);

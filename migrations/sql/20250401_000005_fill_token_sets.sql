@@ -1,0 +1,16 @@
+-- The word sets of memories that were there before: in batches, each committed, so that nobody waits long. The index by words comes
+-- after them: it is built in a tenth of the time that it takes to fill.
+
+-- migrate:up transaction:false
+do $$
+begin
+  while public.fill_memory_tokens(10000) > 0 loop
+    commit;
+  end loop;
+end
+$$;
+create index concurrently memory_tokens_probe on public.memory_tokens using gin (tokens);
+analyze public.memory_tokens;
+
+-- migrate:down transaction:false
+drop index concurrently public.memory_tokens_probe;

@@ -1,0 +1,185 @@
+-- Marking duplicates and clean-up, each with a ledger of what was there before, and the way back.
+-- All with the invoker's rights. Users may write the ledger, and nothing is won by a forged row: an undo touches rows of the
+-- ledger row's own user only, in four tables, and in them what that user may write anyway. docs/duplicates.md says more.
+
+-- migrate:up
+
+create table public.hygiene_batches (
+  user_id uuid not null,
+  id uuid not null default gen_random_uuid(),
+  command text not null,
+  settings jsonb not null default '{}',
+  at timestamptz not null default now(),
+  by text not null default current_user,
+  undoes uuid,
+  constraint hygiene_batches_pkey primary key (user_id, id),
+  constraint hygiene_batches_user foreign key (user_id) references auth.users (id) on delete cascade,
+  constraint hygiene_batches_undoes foreign key (user_id, undoes)
+    references public.hygiene_batches (user_id, id) on delete cascade,
+  constraint hygiene_batches_command_not_empty check (length(command) between 1 and 100),
+  constraint hygiene_batches_settings_is_object check (jsonb_typeof(settings) = 'object')
+);
+alter table public.hygiene_batches enable row level security;
+alter table public.hygiene_batches force row level security;
+comment on table public.hygiene_batches is 'What was done to a user''s memories at one time: marked as duplicates, cleaned up, undone. One batch of many users has a row for each';
+
+create table public.hygiene_changes (
+  user_id uuid not null,
+  batch uuid not null,
+  seq bigint not null generated always as identity,
+  table_name text not null,
+  row_id uuid not null,
+  before jsonb not null,
+  content bytea,
+  after bytea,
+  constraint hygiene_changes_pkey primary key (user_id, batch, seq),
+  constraint hygiene_changes_batch foreign key (user_id, batch)
+    references public.hygiene_batches (user_id, id) on delete cascade,
+  constraint hygiene_changes_table_known
+    check (table_name in ('user_memories', 'memory_usage', 'memory_embeddings', 'memory_blobs')),
+  constraint hygiene_changes_before_is_object check (jsonb_typeof(before) = 'object')
+);
+alter table public.hygiene_changes enable row level security;
+alter table public.hygiene_changes force row level security;
+comment on table public.hygiene_changes is 'A row as it was before a batch changed it (content: a blob''s bytes), and the SHA-256 of what the batch made of it (NULL: deleted)';
+
+create index hygiene_batches_undone on public.hygiene_batches (user_id, undoes) where undoes is not null;
+
+create function public.acting_user() returns uuid language plpgsql stable set search_path = '' as $$
+begin
+  if auth.uid() is null then
+    raise exception 'nobody is signed in: auth.uid() is NULL'
+      using errcode = 'insufficient_privilege', hint = 'operators name the user as the first argument; nothing was changed';
+  end if;
+  return auth.uid();
+end
+$$;
+comment on function public.acting_user() is 'auth.uid(), or an error where that is NULL';
+
+-- What a ledger compares: the same whatever the session's time zone and formats are.
+create function public.row_digest(p_row anyelement) returns bytea
+  language sql stable set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' as $$
+  select sha256(convert_to((to_jsonb(p_row) - 'fact_words')::text, 'UTF8'))
+$$;
+comment on function public.row_digest(anyelement) is 'The SHA-256 of a row';
+
+create function public.mark_memory_duplicates(
+  p_user uuid, p_ids uuid[], p_originals uuid[], p_batch uuid, p_settings jsonb default '{}', p_command text default 'dedupe'
+) returns integer
+  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 as $$
+declare
+  losers uuid[];
+  survivors uuid[];
+begin
+  if p_user is null or p_batch is null or cardinality(p_ids) is distinct from cardinality(p_originals)
+     or p_ids && p_originals or array_position(p_ids || p_originals, null) is not null
+     or cardinality(p_ids) > (select count(distinct x.id) from unnest(p_ids) x(id)) then
+    raise exception 'no list of duplicates: a user, a batch, as many ids as originals, no id twice, and no id that is also an original'
+      using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
+  end if;
+  perform from public.user_memories m
+  where m.user_id = p_user and (m.id = any (p_ids) or m.id = any (p_originals)) order by m.id for no key update;
+
+  select coalesce(array_agg(x.id), '{}'), coalesce(array_agg(x.original), '{}') into losers, survivors
+  from unnest(p_ids, p_originals) x(id, original)
+  join public.user_memories l on l.user_id = p_user and l.id = x.id and l.is_active
+  join public.user_memories s on s.user_id = p_user and s.id = x.original and s.is_active;
+  if cardinality(losers) = 0 then
+    return 0;
+  end if;
+
+  insert into public.hygiene_batches (user_id, id, command, settings)
+  values (p_user, p_batch, p_command, p_settings) on conflict do nothing;
+
+  -- the losers, and the losers' losers: no mark points to a memory that is marked itself
+  with marked as materialized (
+    select m.*, x.original from unnest(losers, survivors) x(id, original)
+    join public.user_memories m on m.user_id = p_user and (m.id = x.id or m.duplicate_of = x.id)
+  ), changed as (
+    update public.user_memories m
+    set is_active = false, duplicate_of = k.original, updated_at = clock_timestamp()
+    from marked k
+    where m.user_id = p_user and m.id = k.id
+    returning m.id, public.row_digest(m) as after
+  )
+  insert into public.hygiene_changes (user_id, batch, table_name, row_id, before, after)
+  select p_user, p_batch, 'user_memories', c.id, to_jsonb(k) - 'fact_words' - 'original', c.after
+  from changed c join marked k on k.id = c.id;
+
+  with tags as materialized (
+    select m.*, array(select distinct t.tag from unnest(x.ids) l(id)
+                      join public.user_memories o on o.user_id = p_user and o.id = l.id
+                      cross join lateral unnest(o.tags) t(tag)
+                      where t.tag <> all (m.tags) order by 1) as more
+    from (select s.original, array_agg(s.id) as ids from unnest(losers, survivors) s(id, original) group by s.original) x
+    join public.user_memories m on m.user_id = p_user and m.id = x.original
+  ), changed as (
+    update public.user_memories m
+    set tags = m.tags || k.more, updated_at = clock_timestamp()
+    from tags k
+    where m.user_id = p_user and m.id = k.id and cardinality(k.more) > 0
+    returning m.id, public.row_digest(m) as after
+  )
+  insert into public.hygiene_changes (user_id, batch, table_name, row_id, before, after)
+  select p_user, p_batch, 'user_memories', c.id, to_jsonb(k) - 'fact_words' - 'more', c.after
+  from changed c join tags k on k.id = c.id;
+
+  with added as materialized (
+    select x.original as memory_id, sum(u.access_count)::bigint as merged, max(u.last_accessed_at) as last_accessed_at
+    from unnest(losers, survivors) x(id, original)
+    join public.memory_usage u on u.user_id = p_user and u.memory_id = x.id
+    group by x.original having sum(u.access_count) > 0
+  ), was as materialized (
+    select u.* from public.memory_usage u join added n on n.memory_id = u.memory_id where u.user_id = p_user
+  ), changed as (
+    insert into public.memory_usage as u (user_id, memory_id, access_count, last_accessed_at)
+    select p_user, n.memory_id, n.merged, n.last_accessed_at from added n
+    on conflict (user_id, memory_id) do update
+      set access_count = u.access_count + excluded.access_count, last_accessed_at = greatest(u.last_accessed_at, excluded.last_accessed_at)
+    returning u.memory_id, public.row_digest(u) as after
+  )
+  insert into public.hygiene_changes (user_id, batch, table_name, row_id, before, after)
+  select p_user, p_batch, 'memory_usage', c.memory_id, coalesce(to_jsonb(w), '{}') || jsonb_build_object('merged', n.merged), c.after
+  from changed c join added n on n.memory_id = c.memory_id left join was w on w.memory_id = c.memory_id;
+  return cardinality(losers);
+end
+$$;
+comment on function public.mark_memory_duplicates(uuid, uuid[], uuid[], uuid, jsonb, text) is
+  'Marks memories as duplicates of others and merges their tags and counts into them; returns how many were still there and active';
+
+create function public.mark_memory_duplicate(p_user uuid, p_id uuid, p_original uuid) returns uuid
+  language plpgsql set search_path = '' as $$
+declare
+  batch constant uuid := gen_random_uuid();
+begin
+  if public.mark_memory_duplicates(p_user, array[p_id], array[p_original], batch, '{}', 'mark') = 0 then
+    raise exception 'memory % is not marked as a duplicate of %: both must be active memories of user %', p_id, p_original, p_user
+      using errcode = 'no_data_found', hint = 'nothing was changed';
+  end if;
+  return batch;
+end
+$$;
+comment on function public.mark_memory_duplicate(uuid, uuid, uuid) is 'Marks one memory as a duplicate of another; returns the batch, for undo_hygiene_batch';
+
+create function public.mark_memory_duplicate(p_id uuid, p_original uuid) returns uuid
+  language sql set search_path = '' as $$ select public.mark_memory_duplicate(public.acting_user(), p_id, p_original) $$;
+comment on function public.mark_memory_duplicate(uuid, uuid) is 'The same for the user who is signed in';
+
+revoke all on table public.hygiene_batches, public.hygiene_changes from public, anon, authenticated;
+grant select, insert on table public.hygiene_batches, public.hygiene_changes to authenticated;
+grant select, insert, update, delete on table public.hygiene_batches, public.hygiene_changes to service_role;
+revoke all on function public.acting_user(), public.row_digest(anyelement),
+  public.mark_memory_duplicates(uuid, uuid[], uuid[], uuid, jsonb, text), public.mark_memory_duplicate(uuid, uuid, uuid),
+  public.mark_memory_duplicate(uuid, uuid) from public, anon, authenticated;
+grant execute on function public.acting_user(), public.row_digest(anyelement),
+  public.mark_memory_duplicates(uuid, uuid[], uuid[], uuid, jsonb, text), public.mark_memory_duplicate(uuid, uuid, uuid),
+  public.mark_memory_duplicate(uuid, uuid) to authenticated, service_role;
+
+-- migrate:down
+drop function public.mark_memory_duplicate(uuid, uuid);
+drop function public.mark_memory_duplicate(uuid, uuid, uuid);
+drop function public.mark_memory_duplicates(uuid, uuid[], uuid[], uuid, jsonb, text);
+drop function public.row_digest(anyelement);
+drop function public.acting_user();
+drop table public.hygiene_changes;
+drop table public.hygiene_batches;
