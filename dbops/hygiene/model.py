@@ -1,0 +1,248 @@
+"""The room's values: rows that may be duplicates, what is to be done with them, what was done."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from dbops.errors import UsageError
+from dbops.hygiene.guard import Reason
+
+Tell = Callable[[str], None]
+ClusterBy = Literal["stars", "components"]
+Kind = Literal["text", "semantic"]
+MEMORIES = "public.user_memories"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What counts as a duplicate. `semantic` is a cosine similarity; with `both` a pair must reach both."""
+
+    threshold: float = 0.85
+    semantic: float | None = None
+    both: bool = False
+    cluster: ClusterBy = "stars"
+    model: str | None = None  # of the embeddings; None: each model of the user
+
+    def __post_init__(self) -> None:
+        for name, value in (("threshold", self.threshold), ("semantic", self.semantic)):
+            if value is not None and not 0 < value <= 1:
+                shown = "NaN" if math.isnan(value) else f"{value:g}"
+                raise UsageError(
+                    f"--{name} {shown}: a similarity lies above 0 and up to 1", hint="0.85 is usual; nothing was done"
+                )
+        if self.both and self.semantic is None:
+            raise UsageError("--both needs --semantic", hint="--semantic 0.95 --both; nothing was done")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row that may be a duplicate. Rows of one number in `words` have the same word set; None: they have none."""
+
+    id: str
+    text: str
+    hash: str  # the text's MD5, as the database computes it
+    words: int | None
+
+    @property
+    def ref(self) -> Ref:
+        return Ref(self.id, self.hash)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ref:
+    """A row as it was when the plan was made."""
+
+    id: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """A cluster: the losers are marked as duplicates of the survivor."""
+
+    survivor: Ref
+    losers: tuple[Ref, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A pair for a person to judge: near-duplicates that may say different things."""
+
+    a: Ref
+    b: Ref
+    similarity: float
+    kind: Kind
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class ScopePlan:
+    """What is to be done within one user (or one scope of a table)."""
+
+    scope: str | None
+    pairs: int
+    merges: tuple[Merge, ...]
+    doubts: tuple[Doubt, ...]
+    bytes: int = 0  # of the losers' texts
+
+    @property
+    def losers(self) -> int:
+        return sum(len(merge.losers) for merge in self.merges)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What dedupe would do: it prints itself, and acting takes nothing else."""
+
+    table: str
+    search: Search
+    rows: int  # that were compared
+    scopes: tuple[ScopePlan, ...]
+    oversized: tuple[tuple[str, str], ...] = ()  # (user, id) whose text is too large to have a word set
+    duration_ms: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def pairs(self) -> int:
+        return sum(scope.pairs for scope in self.scopes)
+
+    @property
+    def marked(self) -> int:
+        return sum(scope.losers for scope in self.scopes)
+
+    @property
+    def review(self) -> int:
+        return sum(len(scope.doubts) for scope in self.scopes)
+
+    @property
+    def reduction(self) -> float:
+        """The part of the compared rows that would go, between 0 and 1."""
+        return self.marked / self.rows if self.rows else 0.0
+
+    def __str__(self) -> str:
+        search = self.search
+        how = f"text at {search.threshold:g}"
+        if search.semantic is not None:
+            how += f"{' and' if search.both else ', or'} meaning at {search.semantic:g}"
+        changed = [scope for scope in self.scopes if scope.merges or scope.doubts]
+        head = (
+            f"{self.table}: {self.pairs} pairs ({how}) among {self.rows} rows; {self.marked} duplicates "
+            f"({self.reduction:.1%}) of {len([s for s in changed if s.merges])} users, {self.review} pairs to review"
+        )
+        lines = [line for scope in changed[:_SHOWN] for line in _lines(scope)]
+        more = [f"  … and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
+        large = [f"  {len(self.oversized)} texts are too large to be compared"] if self.oversized else []
+        return "\n".join([head, *lines, *more, *large, *(f"  {note}" for note in self.notes)])
+
+
+_SHOWN = 10
+
+
+def _lines(scope: ScopePlan) -> list[str]:
+    found = [f"  {scope.scope if scope.scope is not None else 'all rows'}: {scope.losers} of {scope.pairs} pairs"]
+    found += [
+        f"    {merge.survivor.id} stays, {', '.join(ref.id for ref in merge.losers[:3])}"
+        f"{f' and {len(merge.losers) - 3} more' if len(merge.losers) > 3 else ''} marked"
+        for merge in scope.merges[:3]
+    ]
+    if len(scope.merges) > 3:
+        found.append(f"    … and {len(scope.merges) - 3} more clusters")
+    return found + ([f"    {len(scope.doubts)} to review"] if scope.doubts else [])
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a batch did. `skipped` are losers that had changed since the plan was made: they stay as they are."""
+
+    batch: str | None
+    command: str
+    users: int
+    pairs: int
+    marked: int
+    review: int
+    rows: int
+    skipped: tuple[str, ...] = ()
+    duration_ms: float = 0.0
+
+    @property
+    def reduction(self) -> float:
+        return self.marked / self.rows if self.rows else 0.0
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A row that undo left as it is, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Undone:
+    batch: str
+    restored: int
+    refused: tuple[Refused, ...]
+
+
+@dataclass(frozen=True)
+class Review:
+    """A pair that waits for a person, with both texts as they are now."""
+
+    id: int
+    table: str
+    scope: str | None
+    a: str
+    b: str
+    texts: tuple[str, str]
+    similarity: float
+    kind: Kind
+    reason: Reason
+    state: Literal["open", "accepted", "rejected"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A line of the history. `marked` rows were changed; `undone` of them are as they were before."""
+
+    batch: str
+    command: str
+    table: str
+    at: datetime
+    by: str
+    users: int
+    rows: int
+    pairs: int
+    marked: int
+    review: int
+    undone: int
+    bytes: int
+    finished: bool
+    purge_after: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The history in numbers: over time by batch, and by user the most won first."""
+
+    batches: tuple[Batch, ...]
+    users: tuple[UserStats, ...] = field(default=())
+
+    @property
+    def marked(self) -> int:
+        return sum(batch.marked - batch.undone for batch in self.batches)
+
+
+@dataclass(frozen=True)
+class UserStats:
+    user: str
+    memories: int
+    duplicates: int
+    bytes: int
+
+    @property
+    def reduction(self) -> float:
+        return self.duplicates / self.memories if self.memories else 0.0

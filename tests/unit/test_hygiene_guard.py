@@ -1,0 +1,107 @@
+"""The guard against pairs that people labelled: what it misses is merged by mistake, a false alarm is a look too many."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbops.hygiene.guard import guard
+
+pytestmark = pytest.mark.quick
+
+FILE = Path(__file__).parent / "hygiene_pairs.tsv"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    language: str
+    kind: str  # "same", or what tells the two apart
+    a: str
+    b: str
+
+    @property
+    def differs(self) -> bool:
+        return self.kind != "same"
+
+
+def labelled() -> list[Labelled]:
+    lines = FILE.read_text(encoding="utf-8").splitlines()
+    return [Labelled(*line.split("\t")) for line in lines if not line.startswith("#")]
+
+
+PAIRS = labelled()
+
+
+def measured(pairs: list[Labelled]) -> tuple[float, float]:
+    """Precision and recall of "look at this pair"."""
+    held = [pair for pair in pairs if guard(pair.a, pair.b)]
+    right = sum(pair.differs for pair in held)
+    return right / len(held), right / sum(pair.differs for pair in pairs)
+
+
+def test_the_file_is_wide_enough() -> None:
+    assert len(PAIRS) >= 200
+    assert len({(pair.a, pair.b) for pair in PAIRS}) == len(PAIRS)
+    languages = Counter(pair.language for pair in PAIRS)
+    assert languages["en"] >= 80
+    assert languages["en-lower"] >= 40
+    assert len(languages) >= 12
+    kinds = Counter(pair.kind for pair in PAIRS)
+    assert min(kinds[kind] for kind in ("number", "date", "negation", "name", "same")) >= 20
+
+
+def test_precision_and_recall(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = {
+        "en": ("en",),
+        "en-lower": ("en-lower",),
+        "others": tuple({p.language for p in PAIRS} - {"en", "en-lower"}),
+    }
+    with capsys.disabled():
+        for name, languages in (groups | {"all": tuple({p.language for p in PAIRS})}).items():
+            pairs = [pair for pair in PAIRS if pair.language in languages]
+            precision, recall = measured(pairs)
+            print(f"\n  guard, {name}: {len(pairs)} pairs, precision {precision:.3f}, recall {recall:.3f}", end="")
+            assert recall >= 0.9, [p for p in pairs if p.differs and not guard(p.a, p.b)]
+            assert precision >= 0.85, [p for p in pairs if not p.differs and guard(p.a, p.b)]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "reason"),
+    [
+        ("User has 3 cats", "User has 4 cats", "number"),
+        ("Due on 2024-03-05", "Due on 2024-03-06", "date"),
+        ("User eats meat", "User does not eat meat", "negation"),
+        ("User works at Google", "User works at Microsoft", "name"),
+        ("Bob introduced Alice", "Alice introduced Bob", "order"),
+        ("i work at google", "i work at amazon", "word"),
+        ("User likes tea", "The user likes tea.", None),
+        ("User has 3 cats", "User has three cats", None),
+        ("USER LIKES TEA", "user likes tea", None),
+        ("", "", None),
+        ("!!!", "...", None),
+    ],
+)
+def test_the_reason_is_told(a: str, b: str, reason: str | None) -> None:
+    assert guard(a, b) == reason
+
+
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_it_is_symmetric_and_takes_any_text(a: str, b: str) -> None:
+    assert guard(a, b) == guard(b, a)
+    assert guard(a, a) is None
+
+
+@given(st.sampled_from(PAIRS), st.sampled_from(["", ".", "!", "  "]))
+def test_a_mark_at_the_end_changes_nothing(pair: Labelled, mark: str) -> None:
+    assert guard(pair.a + mark, pair.b) == guard(pair.a, pair.b)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6))
+def test_another_number_is_never_the_same(a: int, b: int) -> None:
+    held = guard(f"The order has {a} parts", f"The order has {b} parts")
+    assert (held is None) == (a == b)
