@@ -1,0 +1,4 @@
+-- severity: error
+-- summary: No good backup that is young enough
+-- why: A database without one is one mistake away from being gone. `dbops doctor` looks into the store of the settings, as `dbops backup check` does;
+--   in Python the caller passes the answer in.
