@@ -19,7 +19,7 @@ from dbops.policy.attack.result import Leak, Vacuous
 from dbops.policy.attack.runner import SQL, run, script
 from dbops.policy.attack.statements import text
 from dbops.policy.attack.target import Attempt, Outcome, Place, Row, Shot
-from dbops.policy.model import HELPERS, Name
+from dbops.policy.model import HELPERS, VERBS, Name
 
 
 @dataclass(frozen=True)
@@ -200,12 +200,22 @@ def _write(
     judged = replace(attempt, judge="write")
     parts = [
         sql.SQL("SELECT {} AS t, ({}) AS f").format(
-            sql.Literal(str(place.name)), fixed(judge(place, place.name, judged, allows(place, actor)))
+            sql.Literal(str(place.name)), fixed(judge(place, place.name, judged, allows(_own(place, function), actor)))
         )
         for place in hidden
     ]
     told = sql.SQL("SELECT pg_catalog.min(q.t || ': ' || q.f) FROM ({}) q")
     return Shot(actor, attempt, text(told.format(sql.SQL(" UNION ALL ").join(parts))))
+
+
+def _own(place: Place, function: _Function) -> Place:
+    """The table, with all verbs on his own rows where the function has its caller's rights.
+
+    It can do nothing there that he could not: what happens beyond is a trigger's or a foreign key's work.
+    """
+    if function.definer or place.rules is None:
+        return place
+    return replace(place, rules=replace(place.rules, verbs=VERBS))
 
 
 def _changed(function: _Function, shots: Sequence[Shot], outcomes: Sequence[Outcome]) -> Found:
