@@ -103,8 +103,8 @@ def _artifact(path: Path, base: Path) -> dict[str, str]:
 
 
 def _fingerprint(found: Item, base: Path, seen: Counter[str]) -> str:
-    """The same while lines above it come and go: rule, file and message, numbered where they repeat."""
+    """The same while lines above it come and go: rule, file and message (or what the item calls its identity), numbered."""
     place = _artifact(found.path, base)["uri"] if found.path else ""
-    key = "\0".join((found.rule, place, found.message))
+    key = "\0".join((found.rule, place, getattr(found, "identity", found.message)))
     seen[key] += 1
     return f"{hashlib.sha256(key.encode()).hexdigest()[:32]}:{seen[key]}"
