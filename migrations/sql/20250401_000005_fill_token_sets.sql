@@ -9,7 +9,9 @@ begin
   end loop;
 end
 $$;
+
 create index concurrently memory_tokens_probe on public.memory_tokens using gin (tokens);
+
 analyze public.memory_tokens;
 
 -- migrate:down transaction:false
