@@ -121,7 +121,8 @@ begin
   from public.memory_tokens k
   cross join lateral (select length(k.tokens || wanted) as words offset 0) u
   where k.user_id = p_user and k.tokens @@ probe
-    and k.words between ceil(t * n - 1e-9)::integer and least(floor(n / t + 1e-9), 1e9)::integer
+    -- no text has so many words that the 1e-9 is felt
+    and k.words between ceil(t * n - 1e-9)::integer and floor(n / greatest(t, 1e-9) + 1e-9)::integer
     and (k.words + n - u.words)::float8 / u.words >= t
   order by 2 desc, 1;
 end
