@@ -155,6 +155,33 @@ def _lines(scope: ScopePlan) -> list[str]:
 
 
 @dataclass(frozen=True)
+class CleanupPlan:
+    """What cleanup would delete: by user how many memories and how many expired blobs."""
+
+    days: int
+    users: tuple[tuple[str, int, int], ...]
+    rows: int  # memories that there are
+
+    @property
+    def memories(self) -> int:
+        return sum(memories for _, memories, _ in self.users)
+
+    @property
+    def blobs(self) -> int:
+        return sum(blobs for *_, blobs in self.users)
+
+    def __str__(self) -> str:
+        head = (
+            f"{self.memories} of {self.rows} memories, inactive and unchanged for {self.days} days, and {self.blobs} "
+            f"expired blobs, of {len(self.users)} users"
+        )
+        lines = [f"  {user}: {memories} memories, {blobs} blobs" for user, memories, blobs in self.users[:_SHOWN]]
+        return "\n".join(
+            [head, *lines, *([f"  … and {len(self.users) - _SHOWN} more"] if len(self.users) > _SHOWN else [])]
+        )
+
+
+@dataclass(frozen=True)
 class Done:
     """What a batch did. `skipped` are losers that had changed since the plan was made: they stay as they are."""
 

@@ -11,6 +11,10 @@ import psycopg
 import pytest
 
 from dbops.backup.merge import record as restores
+from dbops.config import Settings
+from dbops.database import server_of
+from dbops.hygiene import record as hygiene
+from dbops.hygiene.session import Session
 from dbops.migrate.history import History
 from dbops.migrate.parse import parse
 from dbops.sql import PACKAGE, queries
@@ -45,10 +49,11 @@ def numbered(statement: str, tables: str) -> str:
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_named_statement_prepares(room: str, make_database: Callable[..., str]) -> None:
-    url = make_database("memory" if room == "memory" else "empty")
+    url = make_database("memory" if room in ("memory", "hygiene") else "empty")
     with psycopg.connect(url, autocommit=True) as conn:
         History(conn, "public.schema_migrations").ensure()
         restores.ensure(conn)
+        hygiene.ensure(Session(conn, server_of(conn), Settings()))
         for name, statement in queries("" if room == "." else room).items():
             try:
                 prepare(conn, name, statement)

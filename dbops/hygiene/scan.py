@@ -1,0 +1,106 @@
+"""The plan of a deduplication: what the memory schema's functions find, made into clusters. Nothing is written."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from dbops.errors import UsageError
+from dbops.hygiene import record
+from dbops.hygiene.model import MEMORIES, Plan, Row, ScopePlan, Search, Tell
+from dbops.hygiene.plan import plan_scope
+from dbops.hygiene.semantic import semantic_pairs
+from dbops.hygiene.session import Session
+
+_AT_ONCE = 20_000  # memories that one question to the server is about
+
+
+def scan(session: Session, search: Search, user: str | None = None, *, tell: Tell = lambda _: None) -> Plan:
+    """What would be merged and what is to be reviewed: of one user (any text that names him) or of all.
+
+    Raises UsageError where there is no such user or no memory schema.
+    """
+    started = time.monotonic()
+    with session.transaction(read_only=True):
+        session.require_memories(embeddings=search.semantic is not None)
+        owner = session.user(user)
+        found = session.rows("users", {"user": owner})
+        _refuse_unknown(session, user, owner, known=bool(found))
+        oversized = tuple((str(u), str(m)) for u, m in session.rows("oversized", {"user": owner}))
+    counts = {str(name): count for name, count, _ in found}
+    scopes: list[ScopePlan] = []
+    for number, users in enumerate(_portions({name: count for name, count in counts.items() if count > 1}), 1):
+        scopes += session.patiently("the search", partial(_scopes, session, search, users))
+        tell(f"{number} portions searched: {sum(scope.pairs for scope in scopes)} pairs")
+    unread = sum(missing for *_, missing in found)
+    note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
+    return Plan(
+        MEMORIES, search, sum(counts.values()), tuple(scopes), oversized,
+        (time.monotonic() - started) * 1000, (note,) if unread else (),
+    )  # fmt: skip
+
+
+def _refuse_unknown(session: Session, name: str | None, user: str | None, *, known: bool) -> None:
+    if user is not None and not known and not session.value("user_exists", {"user": user}):
+        shown = name if name == user else f"{name} ({user})"
+        raise UsageError(f"there is no user {shown}", hint="auth.users has all; nothing was done")
+
+
+def _portions(counts: dict[str, int]) -> Iterator[list[str]]:
+    portion, size = list[str](), 0
+    for user, count in counts.items():
+        if portion and size + count > _AT_ONCE:
+            yield portion
+            portion, size = [], 0
+        portion.append(user)
+        size += count
+    if portion:
+        yield portion
+
+
+def _scopes(session: Session, search: Search, users: Sequence[str]) -> list[ScopePlan]:
+    """The plans of those users who have pairs."""
+    with session.transaction(read_only=True):
+        alike = _alike(session, search, users)
+        meant = semantic_pairs(session, users, search.semantic, search.model) if search.semantic is not None else {}
+        found = {
+            user: {id_ for a, b, _ in [*alike.get(user, ()), *meant.get(user, ())] for id_ in (a, b)} for user in users
+        }
+        rows = _rows(session, found)
+        decided = record.decided(session, MEMORIES, users)
+    plans = [_plan(user, rows[user], alike.get(user, []), meant.get(user, []), search, decided) for user in rows]
+    return [plan for plan in plans if plan.pairs]
+
+
+def _alike(session: Session, search: Search, users: Sequence[str]) -> dict[str, list[tuple[str, str, float]]]:
+    pairs: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
+    for user, a, b, similarity in session.rows("sets", {"users": list(users), "threshold": search.threshold}):
+        pairs[str(user)].append((str(a), str(b), similarity))
+    return pairs
+
+
+def _rows(session: Session, found: dict[str, set[str]]) -> dict[str, list[tuple[str, str, str]]]:
+    """By user (id, text, hash) in the survivors' order."""
+    wanted = [(user, id_) for user, ids in found.items() for id_ in ids]
+    values = {"users": [user for user, _ in wanted], "ids": [id_ for _, id_ in wanted]}
+    rows: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for user, id_, text, hashed in session.rows("rows", values) if wanted else ():
+        rows[str(user)].append((str(id_), text, hashed))
+    return rows
+
+
+def _plan(
+    user: str, found: Sequence[tuple[str, str, str]], alike: Sequence[tuple[str, str, float]],
+    meant: Sequence[tuple[str, str, float]], search: Search, decided: Any,
+) -> ScopePlan:  # fmt: skip
+    numbers: dict[str, int] = {}
+    first = {b: a for a, b, similarity in alike if similarity == 1}
+    for id_, *_ in found:
+        numbers.setdefault(first.get(id_, id_), len(numbers))
+    rows = [Row(id_, text, hashed, numbers[first.get(id_, id_)]) for id_, text, hashed in found]
+    # one that was deleted since the pairs were found has no number
+    near = [(numbers[a], numbers[b], s) for a, b, s in alike if s < 1 and a in numbers and b in numbers]
+    return plan_scope(user, rows, near, search, meant=meant, decided=decided.get(user))

@@ -1,0 +1,77 @@
+"""A batch taken back: rows are exactly as they were before, except those that changed since, which are named."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+
+from dbops.errors import UsageError
+from dbops.hygiene import record
+from dbops.hygiene.model import MEMORIES, Refused, Tell, Undone
+from dbops.hygiene.session import Session
+
+NOTHING = "nothing was changed"
+
+
+def batch_id(text: str) -> str:
+    """The batch's name. Raises UsageError where it is none."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise UsageError(f"{text!r} is no batch", hint=f"dbops hygiene history lists them; {NOTHING}") from None
+
+
+def undo(session: Session, batch: str, *, tell: Tell = lambda _: None) -> Undone:
+    """Take a batch back, each user in a transaction of his own; one that was interrupted goes on.
+
+    Raises UsageError where there is no such batch, or it was undone before.
+    """
+    batch = batch_id(batch)
+    with session.transaction(read_only=True):
+        run = session.rows("run", {"batch": batch}) if record.exists(session) else []
+        if run and run[0][1] != MEMORIES:
+            known = None
+        else:
+            session.require_memories()
+            known = session.rows("batch_users", {"batch": batch})
+    if known is None:
+        from dbops.hygiene.table.undo import undo_table
+
+        return undo_table(session, batch, run[0][1], run[0][2])
+    return _undo_memories(session, batch, _users(batch, known, recorded=bool(run)), tell)
+
+
+def _users(batch: str, known: list[tuple[object, bool]], *, recorded: bool) -> list[str]:
+    if not known and not recorded:
+        raise UsageError(
+            f"there is no batch {batch} in this database", hint=f"dbops hygiene history lists them; {NOTHING}"
+        )
+    left = [str(user) for user, undone in known if not undone]
+    if not left:
+        what = "has been undone already" if known else "changed nothing, or its ledger was purged"
+        raise UsageError(f"batch {batch} {what}", hint=NOTHING)
+    return left
+
+
+def _undo_memories(session: Session, batch: str, users: list[str], tell: Tell) -> Undone:
+    own = record.begin(session, "undo", MEMORIES, {}, undoes=batch)
+    restored, refused = 0, list[Refused]()
+    for number, user in enumerate(users, 1):
+        rows = session.patiently(f"user {user} (undo of {batch})", partial(_undo_user, session, batch, own, user))
+        restored += sum(reason is None for *_, reason in rows)
+        refused += [Refused(str(id_), reason) for _, id_, reason in rows if reason is not None]
+        if number % 100 == 0 or number == len(users):
+            tell(f"{number} of {len(users)} users, {restored} rows as they were")
+    with session.transaction():
+        session.act("reopen", {"batch": batch})
+        session.act("end_run", {"batch": own})
+    return Undone(batch, restored, tuple(refused))
+
+
+def _undo_user(session: Session, batch: str, own: str, user: str) -> list[tuple[str, object, str | None]]:
+    with session.transaction():
+        rows: list[tuple[str, object, str | None]] = [
+            (table, id_, reason) for table, id_, reason in session.rows("undo", {"user": user, "batch": batch})
+        ]
+        record.add(session, own, marked=sum(reason is None for *_, reason in rows))
+    return rows
