@@ -21,6 +21,7 @@ from dbops.hygiene.model import (
     Stats,
     Tell,
     Undone,
+    UndoPlan,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +135,13 @@ class HygieneManager:
         plan = plan or self.plan_cleanup(days_old, user=user)
         with self._session("cleanup") as session:
             return carry_out(session, plan, purge_after=purge_after, tell=self.tell)
+
+    def plan_undo(self, batch: str) -> UndoPlan:
+        """What `undo` would take back. Raises UsageError for an unknown batch."""
+        from dbops.hygiene.undo import plan_undo
+
+        with self._session("undo") as session:
+            return plan_undo(session, batch)
 
     def undo(self, batch: str) -> Undone:
         """Take a batch back. What changed since is left as it is, and named. Raises UsageError for an unknown batch."""

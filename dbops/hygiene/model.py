@@ -209,6 +209,17 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class UndoPlan:
+    """What undo would take back, as far as it has not changed since."""
+
+    batch: str
+    command: str
+    table: str
+    users: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class Undone:
     batch: str
     restored: int

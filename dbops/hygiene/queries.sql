@@ -96,6 +96,12 @@ delete from dbops.hygiene_saved s using dbops.hygiene_runs r where r.batch = s.b
 select b.user_id, exists (select from public.hygiene_batches u where u.user_id = b.user_id and u.undoes = b.id)
 from public.hygiene_batches b where b.id = %(batch)s::uuid and b.command <> 'undo' order by b.user_id;
 
+-- name: batch_rows
+select pg_catalog.min(b.command), (
+  select pg_catalog.count(distinct (c.user_id, c.table_name, c.row_id))
+  from public.hygiene_changes c where c.batch = %(batch)s::uuid and c.user_id = any (%(users)s::uuid[]) and c.table_name in ('user_memories', 'memory_blobs'))
+from public.hygiene_batches b where b.id = %(batch)s::uuid and b.command <> 'undo';
+
 -- name: undo
 select table_name, id, refused from public.undo_hygiene_batch(%(user)s::uuid, %(batch)s::uuid);
 

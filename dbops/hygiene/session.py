@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 from dbops.config import Settings
 from dbops.database import connect, endless, local_settings, primary_of, require_bypass, translated
@@ -14,7 +14,7 @@ from dbops.errors import Blocked, DbopsError, UsageError
 from dbops.sql import queries
 
 if TYPE_CHECKING:
-    from psycopg.abc import Query
+    from psycopg.sql import SQL, Composed
 
     from dbops.database import Connection, Server
 
@@ -52,7 +52,7 @@ class Session:
         assert row is not None
         return row[0]
 
-    def run(self, statement: Query, values: Mapping[str, Any] | None = None) -> int:
+    def run(self, statement: LiteralString | SQL | Composed, values: Mapping[str, Any] | None = None) -> int:
         """Run a statement; how many rows it changed."""
         return self.conn.execute(statement, values).rowcount
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from dbops.errors import UsageError
 from dbops.hygiene import record
-from dbops.hygiene.model import MEMORIES, Refused, Tell, Undone
+from dbops.hygiene.model import MEMORIES, Refused, Tell, Undone, UndoPlan
 from dbops.hygiene.session import Session
 
 NOTHING = "nothing was changed"
@@ -21,27 +21,47 @@ def batch_id(text: str) -> str:
         raise UsageError(f"{text!r} is no batch", hint=f"dbops hygiene history lists them; {NOTHING}") from None
 
 
+def plan_undo(session: Session, batch: str) -> UndoPlan:
+    """What undo would take back. Raises UsageError where there is no such batch, or it was undone before."""
+    batch = batch_id(batch)
+    table = _table(session, batch)
+    if table != MEMORIES:
+        from dbops.hygiene.table.undo import plan_undo_table
+
+        return plan_undo_table(session, batch)
+    with session.transaction(read_only=True):
+        users = _users(session, batch)
+        [(command, rows)] = session.rows("batch_rows", {"batch": batch, "users": users})
+    return UndoPlan(batch, command, table, len(users), rows)
+
+
 def undo(session: Session, batch: str, *, tell: Tell = lambda _: None) -> Undone:
     """Take a batch back, each user in a transaction of his own; one that was interrupted goes on.
 
     Raises UsageError where there is no such batch, or it was undone before.
     """
     batch = batch_id(batch)
-    with session.transaction(read_only=True):
-        run = session.rows("run", {"batch": batch}) if record.exists(session) else []
-        if run and run[0][1] != MEMORIES:
-            known = None
-        else:
-            session.require_memories()
-            known = session.rows("batch_users", {"batch": batch})
-    if known is None:
+    if _table(session, batch) != MEMORIES:
         from dbops.hygiene.table.undo import undo_table
 
-        return undo_table(session, batch, run[0][1], run[0][2])
-    return _undo_memories(session, batch, _users(batch, known, recorded=bool(run)), tell)
+        return undo_table(session, batch)
+    with session.transaction(read_only=True):
+        users = _users(session, batch)
+    return _undo_memories(session, batch, users, tell)
 
 
-def _users(batch: str, known: list[tuple[object, bool]], *, recorded: bool) -> list[str]:
+def _table(session: Session, batch: str) -> str:
+    """The table of a batch; what is not on record may be a function's, called from SQL."""
+    with session.transaction(read_only=True):
+        run = session.rows("run", {"batch": batch}) if record.exists(session) else []
+    return str(run[0][1]) if run else MEMORIES
+
+
+def _users(session: Session, batch: str) -> list[str]:
+    """The users of a batch who have not been undone."""
+    session.require_memories()
+    known = session.rows("batch_users", {"batch": batch})
+    recorded = record.exists(session) and bool(session.rows("run", {"batch": batch}))
     if not known and not recorded:
         raise UsageError(
             f"there is no batch {batch} in this database", hint=f"dbops hygiene history lists them; {NOTHING}"

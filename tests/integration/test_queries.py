@@ -54,6 +54,8 @@ def test_every_named_statement_prepares(room: str, make_database: Callable[..., 
         History(conn, "public.schema_migrations").ensure()
         restores.ensure(conn)
         hygiene.ensure(Session(conn, server_of(conn), Settings()))
+        if room == "hygiene/table":  # what the others read is there for the length of a scan
+            conn.execute(queries(room)["create_staging"])
         for name, statement in queries("" if room == "." else room).items():
             try:
                 prepare(conn, name, statement)

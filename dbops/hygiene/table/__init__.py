@@ -1,0 +1,1 @@
+"""Duplicates in any table, without the memory schema: the same search, guard, ledger and undo."""

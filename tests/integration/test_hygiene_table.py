@@ -1,0 +1,199 @@
+"""Duplicates in any table: without the memory schema, with NULLs, odd types and odd names, and all of it undone."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations
+from typing import Any
+
+import pytest
+
+from dbops.errors import UsageError
+from dbops.hygiene import Search
+from dbops.hygiene.table.model import Target
+from tests.hygiene import Connection, image, manager, one
+
+TABLE = """
+create table documents (id int primary key, tenant_id int, body text, score float8, is_copy boolean, seen timestamptz);
+insert into documents values
+  (1, 1, 'the quick brown fox jumps over the lazy dog today', 0.1, null, '2024-01-01 00:00:00.123456+00'),
+  (2, 1, 'The quick brown fox jumps over the lazy dog, today!', 'NaN', false, null),
+  (3, 1, 'the quick brown fox jumps over the very lazy dog today', 0.9, false, now()),
+  (4, 2, 'the quick brown fox jumps over the lazy dog today', 0.5, null, now()),
+  (5, null, 'the quick brown fox jumps over the lazy dog today', 0.5, null, now()),
+  (6, 1, null, 0.5, null, now()),
+  (7, 1, 'something else', null, null, null);
+"""
+
+
+def mark(**options: Any) -> Target:
+    values = {
+        "table": "documents",
+        "text": "body",
+        "action": "mark:is_copy=true",
+        "scope": "tenant_id",
+        "keep": "score desc nulls last",
+    }
+    return Target(**(values | options))
+
+
+@pytest.fixture
+def documents(empty_db: Connection) -> Connection:
+    empty_db.execute(TABLE.encode())
+    return empty_db
+
+
+class TestMark:
+    def test_copies_are_marked_and_undone(self, documents: Connection, empty_url: str) -> None:
+        library, before = manager(empty_url), image(documents, "documents")
+        plan = library.scan(target=mark())
+        assert image(documents, "documents") == before
+        # NaN is the greatest float8: document 2 stays
+        assert [(s.scope, [(m.survivor.id, [r.id for r in m.losers]) for m in s.merges]) for s in plan.scopes] == [
+            ("1", [('["2"]', ['["3"]', '["1"]'])])
+        ]
+        assert (plan.rows, plan.pairs) == (5, 3)
+        done = library.dedupe(plan, target=mark())
+        assert [row[0] for row in documents.execute("select id from documents where is_copy order by 1")] == [1, 3]
+        assert library.scan(target=mark()).marked == 0
+        assert done.batch
+        undone = library.undo(done.batch)
+        assert (undone.restored, undone.refused) == (2, ())
+        assert image(documents, "documents") == before
+        assert library.history()[0].undone == 2
+        with pytest.raises(UsageError, match="has been undone already"):
+            library.undo(done.batch)
+
+    def test_it_leaves_nothing_but_its_record(self, documents: Connection, empty_url: str) -> None:
+        manager(empty_url).scan(target=mark())
+        assert one(documents, "select count(*) from pg_namespace where nspname = 'dbops'") == 0
+        assert one(documents, "select count(*) from pg_proc where proname in ('word_set', 'word_fold')") == 0
+
+    def test_without_a_scope_all_rows_are_one(self, documents: Connection, empty_url: str) -> None:
+        plan = manager(empty_url).scan(target=mark(scope=None, keep=None))
+        assert [[m.survivor.id for m in scope.merges] for scope in plan.scopes] == [['["1"]']]
+        assert plan.marked == 4
+
+    def test_a_mark_that_is_no_constant(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("alter table documents add column copied_at timestamptz")
+        library, target = manager(empty_url), mark(action="mark:copied_at=now()")
+        assert library.dedupe(target=target).marked == 2
+        assert library.dedupe(target=target).batch is None
+
+    def test_what_changed_since_the_plan_stays(self, documents: Connection, empty_url: str) -> None:
+        library = manager(empty_url)
+        plan = library.scan(target=mark())
+        documents.execute("update documents set body = 'new' where id = 1")
+        done = library.dedupe(plan, target=mark())
+        assert (done.marked, done.skipped) == (1, ('["1"]',))
+
+    def test_what_changed_since_the_batch_is_refused_and_named(self, documents: Connection, empty_url: str) -> None:
+        library = manager(empty_url)
+        done = library.dedupe(target=mark())
+        documents.execute("update documents set score = 3 where id = 1; delete from documents where id = 3")
+        assert done.batch
+        undone = library.undo(done.batch)
+        assert undone.restored == 0
+        assert {(each.id, each.reason) for each in undone.refused} == {
+            ('["1"]', "it was changed since"),
+            ('["3"]', "it was deleted since"),
+        }
+
+    def test_the_guard_holds_here_too(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(
+            "insert into documents values (8, 3, 'He has 2 cats and a dog'), (9, 3, 'He has 3 cats and a dog')"
+        )
+        plan = manager(empty_url).scan(target=mark(), search=Search(threshold=0.7))
+        assert [(d.a.id, d.b.id, d.reason) for s in plan.scopes for d in s.doubts] == [('["8"]', '["9"]', "number")]
+
+
+class TestDelete:
+    def test_deleted_rows_come_back_exactly(self, empty_db: Connection, empty_url: str) -> None:
+        empty_db.execute("""
+            create table "Odd ""Table" ("The Key" int generated always as identity, part text, body varchar(80), j json, n numeric, b bytea,
+              a int[], doubled numeric generated always as (n * 2) stored, primary key (part, "The Key"));
+            insert into "Odd ""Table" (part, body, j, n, b, a) values
+              ('x', 'one two three', '{"a":1, "a":  2}', 1.500, '\\x00ff', '{1,NULL}'), ('x', 'one two three.', null, 'NaN', '', '{}'),
+              ('y', 'one two three', 'null', 'Infinity', null, '{{1,2}}');
+        """)
+        table = '"Odd ""Table"'
+        before = image(empty_db, table)
+        library, target = manager(empty_url), Target(table, "body", "delete")
+        done = library.dedupe(target=target)
+        assert done.marked == 2
+        assert one(empty_db, f"select count(*) from {table}") == 1
+        assert done.batch
+        assert library.undo(done.batch).restored == 2
+        assert image(empty_db, table) == before
+
+    def test_a_key_in_use_is_refused(self, documents: Connection, empty_url: str) -> None:
+        library = manager(empty_url)
+        done = library.dedupe(target=mark(action="delete"))
+        assert done.marked == 2
+        documents.execute("insert into documents values (1, 1, 'new')")
+        assert done.batch
+        undone = library.undo(done.batch)
+        assert (undone.restored, [each.id for each in undone.refused]) == (1, ['["1"]'])
+
+    def test_rows_that_others_hang_on_are_refused(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("create table pages (document int references documents on delete cascade)")
+        with pytest.raises(UsageError, match=r"would change rows of public\.pages"):
+            manager(empty_url).scan(target=mark(action="delete"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"table": "nothing"}, "public.nothing does not exist"),
+        ({"text": "nothing"}, "--text: public.documents has no column nothing"),
+        ({"scope": "tenant"}, "--scope: public.documents has no column tenant"),
+        ({"keep": "points desc"}, "--keep: public.documents has no column points"),
+        ({"action": "mark:id=3"}, "public.documents.id cannot be set"),
+        ({"action": "mark:copy=true"}, "has no column copy"),
+    ],
+)
+def test_what_does_not_fit_the_table(
+    options: dict[str, str], message: str, documents: Connection, empty_url: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        manager(empty_url).scan(target=mark(**options))
+
+
+def test_a_table_needs_a_key(empty_db: Connection, empty_url: str) -> None:
+    empty_db.execute("create table notes (body text, is_copy boolean)")
+    with pytest.raises(UsageError, match="has no primary key"):
+        manager(empty_url).scan(target=Target("notes", "body", "mark:is_copy=true"))
+
+
+def test_nothing_but_nulls(empty_db: Connection, empty_url: str) -> None:
+    empty_db.execute("create table notes (id int primary key, body text, scope int, is_copy boolean)")
+    empty_db.execute(
+        "insert into notes select n from generate_series(1, 5) n; insert into notes select n, 'a b' from generate_series(6, 9) n"
+    )
+    library = manager(empty_url)
+    assert library.scan(target=Target("notes", "body", "mark:is_copy=true", scope="scope")).rows == 0
+    assert library.scan(target=Target("notes", "body", "mark:is_copy=true")).marked == 3
+
+
+def test_with_the_memory_schema_its_own_word_set_is_used(db: Connection, memory_url: str) -> None:
+    db.execute(TABLE.encode())
+    assert manager(memory_url).scan(target=mark()).marked == 2
+
+
+WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.2, 1 / 3, 0.5, 0.51, 2 / 3, 0.75, 0.85, 1.0])
+def test_every_pair_is_found_at_every_threshold(threshold: float, empty_db: Connection, empty_url: str) -> None:
+    rng = random.Random(threshold)
+    texts = [(n, n % 2, " ".join(rng.sample(WORDS, rng.randint(1, len(WORDS))))) for n in range(60)]
+    empty_db.execute("create table notes (id int primary key, scope int, body text, is_copy boolean)")
+    empty_db.cursor().executemany("insert into notes values (%s, %s, %s)", texts)
+
+    def near(a: str, b: str) -> bool:
+        one, other = set(a.split()), set(b.split())
+        return len(one & other) / len(one | other) >= threshold
+
+    expected = sum(s == t and near(a, b) for (_, s, a), (_, t, b) in combinations(texts, 2))
+    target = Target("notes", "body", "mark:is_copy=true", scope="scope")
+    assert manager(empty_url).scan(target=target, search=Search(threshold=threshold)).pairs == expected
