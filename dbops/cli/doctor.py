@@ -204,6 +204,9 @@ def _text(report: Report, mended: Sequence[Mended], verbose: bool, would: bool) 
     if verbose:
         lines += [f"does not apply: {each.check}: {each.reason}" for each in report.not_applicable]
     barred = len({each.check for each in report.not_checked})
-    made = [f"{len(report.checked)} checks made", f"{barred} not or not wholly" if barred else ""]
+    made = [
+        f"{len(report.checked)} check{'s' * (len(report.checked) != 1)} made",
+        f"{barred} not or not wholly" if barred else "",
+    ]
     made.append(f"{len(report.not_applicable)} do not apply" if report.not_applicable else "")
     return "\n".join([*lines, ", ".join(filter(None, made))])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -28,14 +30,15 @@ def only(url: str, check: str, **limits: float) -> Report:
 
 
 @pytest.fixture(scope="module", params=[18, 16])
-def local(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def local(request: pytest.FixtureRequest) -> Iterator[str]:
     """The URL of a server with PostgreSQL's own settings, but for prepared transactions."""
-    settings = Settings(root=tmp_path_factory.mktemp("local"), postgres_version=request.param)
-    url = resolve(settings)
-    run(url, "alter system set max_prepared_transactions = 5; alter system set wal_keep_size = 0")
-    stop_local(settings.data_directory)
-    yield resolve(settings)
-    stop_local(settings.data_directory)
+    # pytest's own folders may go while other sessions of pytest run
+    with tempfile.TemporaryDirectory(prefix="dbops-doctor-") as folder:
+        settings = Settings(root=Path(folder), postgres_version=request.param)
+        run(resolve(settings), "alter system set max_prepared_transactions = 5")
+        stop_local(settings.data_directory)
+        yield resolve(settings)
+        stop_local(settings.data_directory)
 
 
 @contextmanager
@@ -332,9 +335,10 @@ class TestTrouble:
         run(empty_url, "create table t (id int)")
         report = examine(empty_url, Settings(statement_timeout=0.001), answers={"backup-age": list})
         assert report.not_checked
-        assert {"canceling statement due to statement timeout"} >= {
-            each.reason.split(" with ")[0] for each in report.not_checked
-        } - {"time was up"}
+        assert {each.reason for each in report.not_checked} <= {
+            "canceling statement due to statement timeout",
+            "time was up",
+        }
         assert {each.check for each in report.not_checked}.isdisjoint(report.checked)
 
     def test_many_targets(self, empty_url: str) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from dbops.config import Settings
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from psycopg import sql
 
     from dbops.database import Connection
+
+    _Probe = tuple[str, sql.Composed]  # the target's name, and what looks at it
 
 Problem = tuple[Severity, str, str, str]  # severity, object, message, fix
 # what the caller answers, by check: "backup-age" looks at a store, of which this room knows nothing
@@ -220,18 +221,15 @@ def _examine(patient: _Patient, check: Check, limits: Mapping[str, Limit], told:
     if not check.each:
         _record(check, rows, told)
         return
-    until = time.monotonic() + patient.seconds
-    readable = [row for row in rows if row["readable"]]
     told.not_checked += [
         NotChecked(check.name, "the role may not read it", row["object"]) for row in rows if not row["readable"]
     ]
-    probes = iter([(row["object"], _composed(check.each, row, given)) for row in readable])
-    while batch := list(islice(probes, _TOGETHER)):
-        if time.monotonic() > until:
-            left = len(batch) + len(list(probes))
-            told.not_checked.append(NotChecked(check.name, f"time was up with {left} of {len(readable)} to look at"))
-        else:
-            _probe(cursor, check, batch, told)
+    probes = [(row["object"], _composed(check.each, row, given)) for row in rows if row["readable"]]
+    # a table that takes long leaves time for the others
+    cursor.execute(local_settings({"statement_timeout": str(max(1, round(patient.seconds * 250)))}).encode())
+    until = time.monotonic() + patient.seconds
+    for start in range(0, len(probes), _TOGETHER):
+        _probe(cursor, check, probes[start : start + _TOGETHER], until, told)
 
 
 def _composed(each: Any, target: Mapping[str, Any], given: Mapping[str, Any]) -> sql.Composed:
@@ -248,11 +246,14 @@ def _composed(each: Any, target: Mapping[str, Any], given: Mapping[str, Any]) ->
     return sql.SQL(each).format(**given, **{name: part(value) for name, value in target.items()})
 
 
-def _probe(cursor: Any, check: Check, batch: Sequence[tuple[str, sql.Composed]], told: _Told) -> None:
-    """Look at several targets in one statement; one that fails has them looked at one by one."""
+def _probe(cursor: Any, check: Check, batch: Sequence[_Probe], until: float, told: _Told) -> None:
+    """Look at several targets in one statement; where it fails, at each by itself."""
     import psycopg
     from psycopg import sql
 
+    if time.monotonic() > until:
+        told.not_checked += [NotChecked(check.name, "time was up", name) for name, _ in batch]
+        return
     together = sql.SQL(" union all ").join(sql.SQL("({})").format(probe) for _, probe in batch)
     try:
         with cursor.connection.transaction():
@@ -264,7 +265,7 @@ def _probe(cursor: Any, check: Check, batch: Sequence[tuple[str, sql.Composed]],
             told.not_checked.append(NotChecked(check.name, _reason(error), batch[0][0]))
             return
         for one in batch:
-            _probe(cursor, check, [one], told)
+            _probe(cursor, check, [one], until, told)
     else:
         _record(check, rows, told)
 

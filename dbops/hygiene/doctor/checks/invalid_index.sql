@@ -7,8 +7,8 @@
 with
 -- include: mine
 , index as (
-  select m.name, m.relkind, m.relname, i.*,
-    pg_catalog.regexp_replace(pg_catalog.pg_get_indexdef(i.indexrelid), ' INDEX .* ON ', ' ON ') as definition
+  select m.name, m.relkind, m.relname, i.*, pg_catalog.concat_ws('|', m.relam, i.indnkeyatts, i.indkey, i.indclass, i.indcollation,
+      i.indoption, i.indisunique, coalesce(i.indexprs::text, '-'), coalesce(i.indpred::text, '-')) as definition
   from pg_catalog.pg_index i join mine m on m.oid = i.indexrelid
 )
 select x.name as object,

@@ -17,14 +17,10 @@ with
   ) key
   where a.amname = 'btree' and i.indexprs is null and i.indisvalid and not m.relispartition
 )
-select a.name as object, pg_catalog.format('%s begins with the same columns', b.name) as message,
+select distinct on (a.name) a.name as object, pg_catalog.format('%s begins with the same columns', b.name) as message,
   pg_catalog.format('DROP INDEX CONCURRENTLY %s;', a.name) as fix
-from index a
-cross join lateral (
-  select b.name from index b
-  where b.indrelid = a.indrelid and b.oid <> a.oid and b.predicate = a.predicate
-    and b.columns[1:pg_catalog.cardinality(a.columns)] = a.columns and b.attributes @> a.attributes
-    and (pg_catalog.cardinality(b.columns) > pg_catalog.cardinality(a.columns) or b.indisunique)
-  order by pg_catalog.cardinality(b.columns), b.oid limit 1
-) b
-where not a.indisunique and not a.constrained
+from index a join index b on b.indrelid = a.indrelid and b.predicate = a.predicate
+where not a.indisunique and not a.constrained and b.oid <> a.oid
+  and b.columns[1:pg_catalog.cardinality(a.columns)] = a.columns and b.attributes @> a.attributes
+  and (pg_catalog.cardinality(b.columns) > pg_catalog.cardinality(a.columns) or b.indisunique)
+order by a.name, pg_catalog.cardinality(b.columns), b.oid
