@@ -71,7 +71,7 @@ def searching(function: Callable[..., Any]) -> Callable[..., Any]:
             "--cluster", type=click.Choice(["stars", "components"]), default="stars",
             help="stars: each loser is near its survivor. components: chains as well.",
         ),
-        click.option("--table", help="Another table than the memories."),
+        click.option("--table", "other", metavar="TABLE", help="Another table than the memories."),
         click.option("--text", metavar="EXPR", help="With --table: the text that is compared."),
         click.option("--scope", metavar="EXPR", help="With --table: only rows with the same value are compared."),
         click.option("--keep", metavar="ORDER", help='With --table: who survives, e.g. "score desc, id".'),
@@ -97,7 +97,7 @@ def _target(values: dict[str, Any]) -> Target | None:
     from dbops.hygiene.table.model import Target
 
     given = [name for name in ("text", "scope", "keep", "action") if values[name] is not None]
-    if values["table"] is None:
+    if values["other"] is None:
         if given:
             raise click.UsageError(f"--{given[0]} goes with --table")
         return None
@@ -105,7 +105,7 @@ def _target(values: dict[str, Any]) -> Target | None:
         raise click.UsageError("--table needs --text and --action")
     if values["user"] is not None or values["semantic"] is not None:
         raise click.UsageError("--user and --semantic are for the memories, not for --table")
-    return Target(values["table"], values["text"], values["action"], values["scope"], values["keep"])
+    return Target(values["other"], values["text"], values["action"], values["scope"], values["keep"])
 
 
 @command.command()

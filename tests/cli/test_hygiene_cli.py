@@ -1,0 +1,208 @@
+"""`dbops hygiene` as a person or a script meets it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Command
+from tests.hygiene import ANN, Connection, image, marked, remember, uid
+
+FACTS = [
+    "The user likes green tea in the morning",
+    "User likes green tea in the morning",
+    "User has 3 cats and a very old dog",
+    "User has 4 cats and a very old dog",
+]
+LOOSE = ("--threshold", "0.8")
+
+
+@pytest.fixture
+def noisy(folder: Path, db: Connection, memory_url: str, monkeypatch: pytest.MonkeyPatch) -> Connection:
+    """A user with a duplicate and an update."""
+    monkeypatch.setenv("DATABASE_URL", memory_url)
+    remember(db, FACTS)
+    return db
+
+
+KEYS = {"batch", "users", "pairs", "marked", "review", "reduction", "duration_ms"}
+
+
+def test_scan_shows_and_changes_nothing(noisy: Connection, dbops: Command) -> None:
+    before = image(noisy)
+    done = dbops("hygiene", "scan", *LOOSE, "--json")
+    assert done.code == 0
+    assert set(done.json) >= KEYS
+    assert (done.json["batch"], done.json["users"], done.json["pairs"], done.json["marked"], done.json["review"]) == (
+        None,
+        1,
+        2,
+        1,
+        1,
+    )
+    assert done.json["reduction"] == 0.25
+    assert done.json["clusters"] == [{"user": ANN, "survivor": uid(1), "losers": [uid(2)]}]
+    assert f"{uid(1)} stays, {uid(2)} marked" in dbops("hygiene", "scan", *LOOSE).out
+    assert dbops("hygiene", "dedupe", *LOOSE, "--dry-run", "--json").json["clusters"] == done.json["clusters"]
+    assert image(noisy) == before
+
+
+class TestDedupe:
+    def test_without_a_terminal_and_a_yes_nothing_is_done(self, noisy: Connection, dbops: Command) -> None:
+        before = image(noisy)
+        done = dbops("hygiene", "dedupe", *LOOSE, "--json")
+        assert (done.code, done.error["code"]) == (2, "confirmation_required")
+        assert image(noisy) == before
+
+    def test_the_question_shows_the_plan_and_the_target(
+        self, noisy: Connection, dbops: Command, types: Callable[[str], None]
+    ) -> None:
+        types("n")
+        done = dbops("hygiene", "dedupe", *LOOSE)
+        assert done.code == 2
+        assert "1 duplicates (25.0%)" in done.err
+        assert "mark 1 duplicates in public.user_memories on " in done.err
+        assert marked(noisy) == {}
+        types("y")
+        assert dbops("hygiene", "dedupe", *LOOSE).code == 0
+        assert marked(noisy) == {uid(2): uid(1)}
+
+    def test_marked_reviewed_undone(self, noisy: Connection, dbops: Command) -> None:
+        before = image(noisy)
+        done = dbops("hygiene", "dedupe", "--user", ANN, *LOOSE, "--yes", "--json")
+        assert done.code == 0
+        assert set(done.json) >= KEYS
+        batch = done.json["batch"]
+        assert (done.json["marked"], done.json["review"], done.json["skipped"]) == (1, 1, [])
+        [entry] = dbops("hygiene", "history", "--json").json["batches"]
+        assert (entry["batch"], entry["marked"], entry["undone"], entry["command"]) == (batch, 1, 0, "dedupe")
+        assert entry["at"].endswith("Z")
+        assert entry["by"]
+        stats = dbops("hygiene", "stats", "--json").json
+        assert stats["batches"] == [entry]
+        assert [(user["user"], user["duplicates"]) for user in stats["users"]] == [(ANN, 1)]
+        undone = dbops("hygiene", "undo", batch, "--yes", "--json")
+        assert (undone.code, undone.json) == (0, {"batch": batch, "restored": 1, "refused": []})
+        assert image(noisy) == before
+        again = dbops("hygiene", "undo", batch, "--yes", "--json")
+        assert (again.code, again.error["code"]) == (2, "usage")
+
+    def test_what_changed_since_is_refused_named_and_exits_3(self, noisy: Connection, dbops: Command) -> None:
+        batch = dbops("hygiene", "dedupe", *LOOSE, "--yes", "--json").json["batch"]
+        noisy.execute("update user_memories set tags = '{new}' where id = %s", [uid(2)])
+        undone = dbops("hygiene", "undo", batch, "--yes", "--json")
+        assert undone.code == 3
+        assert undone.json["refused"] == [{"id": uid(2), "reason": "it was changed since"}]
+
+    def test_nothing_to_do_needs_no_question(self, noisy: Connection, dbops: Command) -> None:
+        noisy.execute("delete from user_memories where id = any (%s)", [[uid(2), uid(4)]])
+        done = dbops("hygiene", "dedupe")
+        assert (done.code, done.out) == (0, "nothing to do among 2 rows\n")
+
+    def test_a_profile_wants_its_word(self, noisy: Connection, folder: Path, dbops: Command) -> None:
+        (folder / "dbops.toml").write_text('[env.prod]\nconfirm = "prod"\n')
+        assert dbops("hygiene", "dedupe", *LOOSE, "--env", "prod", "--yes").code == 2
+        assert marked(noisy) == {}
+        assert dbops("hygiene", "dedupe", *LOOSE, "--env", "prod", "--confirm", "prod").code == 0
+
+
+class TestReview:
+    def test_list_accept_reject(self, noisy: Connection, dbops: Command) -> None:
+        assert dbops("hygiene", "review").out == "nothing to review\n"
+        dbops("hygiene", "dedupe", *LOOSE, "--yes")
+        [item] = dbops("hygiene", "review", "--json").json["items"]
+        assert {"id", "pair", "texts", "reason"} <= set(item)
+        assert (item["pair"], item["texts"], item["reason"]) == ([uid(3), uid(4)], FACTS[2:], "number")
+        shown = dbops("hygiene", "review").out
+        assert FACTS[2] in shown
+        assert FACTS[3] in shown
+        assert dbops("hygiene", "review", "accept", str(item["id"]), "--dry-run", "--json").json["items"] == [item]
+        assert dbops("hygiene", "review", "accept", str(item["id"]), "--json").json["marked"] == 1
+        assert marked(noisy)[uid(4)] == uid(3)
+        assert dbops("hygiene", "review", "reject", str(item["id"])).code == 2
+
+    def test_rejected(self, noisy: Connection, dbops: Command) -> None:
+        dbops("hygiene", "dedupe", *LOOSE, "--yes")
+        [item] = dbops("hygiene", "review", "--json").json["items"]
+        assert dbops("hygiene", "review", "reject", str(item["id"]), "--json").json == {"items": [], "rejected": 1}
+        assert dbops("hygiene", "scan", *LOOSE, "--json").json["review"] == 0
+
+
+def test_cleanup_asks_deletes_and_comes_back(noisy: Connection, dbops: Command) -> None:
+    dbops("hygiene", "dedupe", *LOOSE, "--yes")
+    noisy.execute("update user_memories set updated_at = now() - interval '1 year' where not is_active")
+    before = image(noisy)
+    planned = dbops("hygiene", "cleanup", "--dry-run", "--json")
+    assert set(planned.json) >= KEYS
+    assert planned.json["marked"] == 1
+    assert dbops("hygiene", "cleanup").code == 2
+    assert image(noisy) == before
+    done = dbops("hygiene", "cleanup", "--days", "30", "--yes", "--json")
+    assert set(done.json) >= KEYS
+    assert done.json["marked"] == 1
+    assert dbops("hygiene", "undo", done.json["batch"], "--yes").code == 0
+    assert image(noisy) == before
+
+
+def test_any_table(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> None:
+    monkeypatch.setenv("DATABASE_URL", empty_url)
+    with psycopg.connect(empty_url, autocommit=True) as conn:
+        conn.execute(
+            "create table documents (id int primary key, tenant_id int, body text, score int, is_copy boolean)"
+        )
+        conn.execute(
+            "insert into documents values (1, 1, 'one two three', 1), (2, 1, 'One two, three', 2), (3, 2, 'one two three', 3)"
+        )
+        before = image(conn, "documents")
+        table = ("--table", "documents", "--text", "body", "--scope", "tenant_id", "--keep", "score desc")
+        done = dbops("hygiene", "dedupe", *table, "--action", "mark:is_copy=true", "--yes", "--json")
+        assert done.code == 0
+        assert done.json["marked"] == 1
+        assert [row[0] for row in conn.execute("select id from documents where is_copy")] == [1]
+        assert dbops("hygiene", "undo", done.json["batch"], "--yes", "--json").json["restored"] == 1
+        assert image(conn, "documents") == before
+        asked = dbops("hygiene", "dedupe", *table, "--action", "delete")
+        assert "delete 1 duplicates in public.documents" in asked.err
+        assert image(conn, "documents") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--threshold", "0"), "lies above 0 and up to 1"),
+        (("--threshold", "1.5"), "lies above 0 and up to 1"),
+        (("--threshold", "nan"), "--threshold NaN"),
+        (("--threshold", "much"), "is not a valid float"),
+        (("--both",), "--both needs --semantic"),
+        (("--user", "a", "--all"), "--user and --all exclude each other"),
+        (("--text", "body"), "--text goes with --table"),
+        (("--table", "documents"), "--table needs --text and --action"),
+        (("--table", "documents", "--text", "body", "--action", "delete", "--semantic", "0.9"), "are for the memories"),
+        (("--table", "documents", "--text", "body; drop table x", "--action", "delete"), "is no expression"),
+        (("--table", "documents", "--text", "body", "--action", "burn"), "--action 'burn' is unknown"),
+        (("--user", "nobody"), "there is no user nobody"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    options: tuple[str, ...], message: str, noisy: Connection, dbops: Command
+) -> None:
+    done = dbops("hygiene", "scan", *options, "--json")
+    assert done.code == 2
+    assert message in done.error["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("review", "accept"),
+        ("review", "maybe"),
+        ("review", "accept", "x"),
+        ("undo", "x", "--yes"),
+        ("cleanup", "--days", "-1"),
+    ],
+)
+def test_arguments_that_are_wrong(arguments: tuple[str, ...], noisy: Connection, dbops: Command) -> None:
+    assert dbops("hygiene", *arguments, "--json").error["exit"] == 2
