@@ -128,6 +128,9 @@ order by 3 desc, 1 limit %(limit)s;
 -- name: record_exists
 select pg_catalog.to_regclass('dbops.hygiene_reviews') is not null;
 
+-- name: lock_record
+select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('dbops hygiene record', 0));
+
 -- name: create_record
 create schema if not exists dbops;
 create table if not exists dbops.hygiene_runs (

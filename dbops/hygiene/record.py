@@ -30,6 +30,10 @@ def ensure(session: Session) -> None:
     """
     if exists(session):
         return
+    # two first runs at one time: IF NOT EXISTS alone does not keep them apart
+    session.rows("lock_record")
+    if exists(session):
+        return
     session.conn.execute(queries(ROOM)["create_record"])
     tables = SQL(", ").join(Identifier("dbops", name) for name in TABLES)
     roles = session.rows("record_grantees", {"schema": "dbops"})
