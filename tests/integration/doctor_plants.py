@@ -296,6 +296,16 @@ CATALOG = (
         mends=False,
     ),
     Plant(
+        "missing-tokens",
+        "delete from memory_tokens",
+        (("warning", "public.memory_tokens"),),
+        beside="""insert into auth.users (id) values ('00000000-0000-0000-0000-000000000001');
+           insert into user_memories (user_id, id, fact, memory_type, is_active) values
+             ('00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', '!', 'fact', true),
+             ('00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000002', 'f', 'fact', false)""",
+        kind="memory",
+    ),
+    Plant(
         "empty-embedding",
         "insert into t values ('[0,0,0]', null), ('[1,1,1]', null); insert into nulls values (null); insert into sparse values ('{}/5')",
         (("info", "public.nulls.e"), ("info", "public.t.h"), ("warning", "public.sparse.e"), ("warning", "public.t.e")),

@@ -375,6 +375,17 @@ class TestTrouble:
         with pytest.raises(UsageError, match="is a number"):
             examine(empty_url, limits={"unused-index.days": "many"})
 
+    def test_the_connection_is_lost_in_the_middle(self, empty_url: str) -> None:
+        def cut(name: str) -> None:
+            if name == "orphans":
+                run(
+                    empty_url,
+                    "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'dbops doctor' and datname = current_database()",
+                )
+
+        with pytest.raises(CannotConnect):
+            examine(empty_url, tell=cut)
+
     def test_no_server(self) -> None:
         with pytest.raises(CannotConnect):
             examine("postgresql://nobody@127.0.0.1:1/none")

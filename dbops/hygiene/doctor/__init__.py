@@ -1,4 +1,4 @@
-"""The doctor: some forty checks of a database as a whole, each one file in `checks/`."""
+"""The doctor: forty-two checks of a database as a whole, each one file in `checks/`."""
 
 from __future__ import annotations
 
