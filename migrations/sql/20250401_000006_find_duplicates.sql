@@ -17,40 +17,43 @@ comment on function public.duplicate_threshold(double precision) is 'The thresho
 
 create function public.find_duplicate_sets(p_user uuid, p_threshold double precision default 0.85)
   returns table (a uuid, b uuid, similarity double precision)
-  language plpgsql stable parallel safe rows 1000 set search_path = '' as $$
+  language plpgsql stable parallel safe rows 1000
+  -- what the planner thinks of intermediate results is far too little: a nested loop over them would take for ever
+  set search_path = '' set work_mem = '64MB' set jit = off set enable_nestloop = off as $$
 #variable_conflict use_column
 declare
   t constant double precision := public.duplicate_threshold(p_threshold);
   rare constant integer := case when t > 0.5 then 2 else 1 end;
 begin
   return query
-  with facts as materialized (
-    select k.memory_id, k.tokens, k.words from public.memory_tokens k where k.user_id = p_user and k.words > 0 order by k.memory_id
-  ), sets as materialized (
-    select row_number() over () as s, g.members[1] as memory_id, g.*
-    from (select array_agg(f.memory_id) as members, f.tokens, f.words from facts f group by f.tokens, f.words) g
-  ), word as materialized (
-    select s.s, s.words, w.word from sets s cross join lateral unnest(tsvector_to_array(s.tokens)) w(word) where s.words >= rare and t < 1
-  ), frequency as (
-    select w.word, count(*) as sets from word w group by w.word
+  with sets as materialized (
+    select row_number() over () as s, g.members[1] as memory_id, g.members, g.tokens, g.words
+    from (
+      select array_agg(k.memory_id order by k.memory_id) as members, k.tokens, length(k.tokens) as words
+      from public.memory_tokens k where k.user_id = p_user and k.words > 0
+      group by k.tokens
+    ) g
+  ), word as materialized ( -- by hashes: two words with one hash only add candidates
+    select w.s, w.words, hashtextextended(w.word, 0) as word
+    from (select s.s, s.words, unnest(tsvector_to_array(s.tokens)) collate "C" as word from sets s where s.words >= rare and t < 1) w
   ), prefix as materialized (
     select p.s, p.words, p.word, p.place
     from (
       select w.s, w.words, w.word, row_number() over (partition by w.s order by f.sets, w.word) as place
-      from word w join frequency f on f.word = w.word
+      from word w join (select w.word, count(*) as sets from word w group by w.word) f on f.word = w.word
     ) p
     where p.place <= p.words - ceil(t * p.words - 1e-9)::integer + rare
-  ), key as (
-    select p.s, p.words, hashtextextended(p.word, 0) as key from prefix p where rare = 1
+  ), key as materialized (
+    select p.s, p.words, p.word as key from prefix p where rare = 1
     union all
-    select p.s, p.words, hashtextextended(q.word, hashtextextended(p.word, 0))
+    select p.s, p.words, hashint8extended(q.word, p.word)
     from prefix p join prefix q on q.s = p.s and q.place > p.place
     where rare = 2
   ), candidate as (
     select distinct x.s as one, y.s as other
     from key x
-    join key y on y.key = x.key and (y.words, y.s) > (x.words, x.s)
-    where x.words >= t * y.words - 1e-9
+    join key y on y.key = x.key
+    where (y.words, y.s) > (x.words, x.s) and x.words >= t * y.words - 1e-9
   )
   select least(x.memory_id, y.memory_id), greatest(x.memory_id, y.memory_id), (x.words + y.words - u.words)::float8 / u.words
   from candidate c
@@ -60,8 +63,8 @@ begin
   where (x.words + y.words - u.words)::float8 / u.words >= t
   union all
   select s.memory_id, m.memory_id, 1.0::float8
-  from sets s cross join lateral unnest(s.members) m(memory_id)
-  where m.memory_id <> s.memory_id;
+  from sets s cross join lateral unnest(s.members[2:]) m(memory_id)
+  where cardinality(s.members) > 1;
 end
 $$;
 comment on function public.find_duplicate_sets(uuid, double precision) is
