@@ -17,7 +17,9 @@ import click
 from dbops import __version__
 from dbops.errors import EXIT_CODES, DbopsError, Interrupted, UsageError
 
-GROUPS = {name: f"dbops.cli.{name}:command" for name in ("backup", "db", "doctor", "hygiene", "init", "migrate", "policy")}
+GROUPS = {
+    name: f"dbops.cli.{name}:command" for name in ("backup", "db", "doctor", "hygiene", "init", "migrate", "policy")
+}
 EPILOG = "\b\nExit codes:\n" + "\n".join(f"  {code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())
 
 

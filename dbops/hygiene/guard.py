@@ -37,8 +37,9 @@ _WORD = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DATE = re.compile(r"\d{4}-\d{1,2}(-\d{1,2})?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|(19|20)\d\ds?")
-_SENTENCE_END = re.compile(r"(?:^|[.!?:…]\s+|[\"“«(]\s*)$")
+_SENTENCE_END = re.compile(r"(?:^\s*|[.!?:…]\s+|[\"“«(]\s*)$")
 _SUFFIXES = {"", "s", "es", "d", "ed", "ing", "ly", "e", "n", "en", "er", "ne", "a", "ę", "ą", "y"}
+_MUCH = 10_000  # pairs of words that differ: past that, texts are not compared word by word
 _CONTRACTED = {"cannot": ("can", "not"), "cant": ("can", "not"), "can't": ("can", "not")}
 
 
@@ -64,7 +65,12 @@ def guard(a: str, b: str) -> Reason | None:
         return "date"
     if left.numbers != right.numbers:
         return "number"
-    if left.denies != right.denies or _contradict(left, right):
+    if left.denies != right.denies:
+        return "negation"
+    gone, come = set(left.words) - set(right.words), set(right.words) - set(left.words)
+    if len(gone) * len(come) > _MUCH:
+        return "word"
+    if any(_opposite(a, b) for a in gone for b in come):
         return "negation"
     if _foreign(left, right) or _foreign(right, left):
         return "name"
@@ -76,14 +82,12 @@ def guard(a: str, b: str) -> Reason | None:
 @lru_cache(maxsize=4096)
 def _seen(text: str) -> _Text:
     text = unicodedata.normalize("NFKC", text)
-    letters = [c for c in text if c.isalpha()]
-    lower = any(c.islower() for c in letters)
-    cased = lower and any(c.isupper() for c in letters)
+    cased = text not in (text.lower(), text.upper())
     words, numbers, dates, names, starts = list[str](), list[str](), list[str](), list[str](), list[str]()
     for match in _WORD.finditer(text):
         word = match[0].replace("’", "'").replace("−", "-")
         plain = word.casefold()
-        if word[0] in "+-0123456789" or word[0].isdigit():
+        if not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit()):
             _number(plain, numbers, dates)
             continue
         if plain in NUMBERS:
@@ -94,8 +98,10 @@ def _seen(text: str) -> _Text:
         if plain in DATES or plain.removesuffix("s") in DATES:
             dates.append(plain.removesuffix("s"))
         words.extend(_CONTRACTED.get(plain, (plain,)))
-        if cased and any(c.isupper() for c in word) and plain not in FUNCTION:
-            initial = word[1:] == word[1:].lower() and _SENTENCE_END.search(text[: match.start()])
+        if cased and word != word.lower() and plain not in FUNCTION:
+            initial = word[1:] == word[1:].lower() and _SENTENCE_END.search(
+                text[max(match.start() - 9, 0) : match.start()]
+            )
             (starts if initial else names).append(plain)
     return _Text(
         tuple(words), tuple(numbers), tuple(dates), _denies(text.casefold(), words), tuple(names), tuple(starts), cased
@@ -110,18 +116,15 @@ def _number(word: str, numbers: list[str], dates: list[str]) -> None:
 
 def _denies(text: str, words: list[str]) -> bool:
     """Whether the text denies anything: "ne … pas" and a doubled denial are one."""
-    return any(word in NEGATIONS or word in NEGATING_CHARACTERS or word.endswith("n't") for word in words) or any(
-        part in text for part in NEGATING_PARTS
-    )
-
-
-def _contradict(left: _Text, right: _Text) -> bool:
-    """Whether a word of one stands against its opposite in the other: "always" and "never", "able" and "unable"."""
-    only_left, only_right = set(left.words) - set(right.words), set(right.words) - set(left.words)
-    return any(_opposite(a, b) for a in only_left for b in only_right)
+    if not NEGATIONS.isdisjoint(words) or "n't" in text or "n’t" in text:
+        return True
+    if text.isascii():
+        return False
+    return not NEGATING_CHARACTERS.isdisjoint(words) or any(part in text for part in NEGATING_PARTS)
 
 
 def _opposite(a: str, b: str) -> bool:
+    """Whether a word stands against another: "always" and "never", "able" and "unable"."""
     if frozenset((a, b)) in OPPOSITES or frozenset((a.removesuffix("s"), b.removesuffix("s"))) in OPPOSITES:
         return True
     short, long = sorted((a, b), key=len)

@@ -16,28 +16,35 @@ _MOST = 2**31 - 1
 
 
 def listed(session: Session, user: str | None = None, *, limit: int = 100) -> tuple[Review, ...]:
-    """The open pairs of memories that are both active and say what they said, the oldest first; of one user or of all."""
+    """The open pairs of which both rows are there and say what they said, the oldest first; of one user or of all."""
     with session.transaction(read_only=True):
-        session.require_memories()
+        memories = session.rows("memory_schema")[0][0]
         if not record.exists(session):
+            session.require_memories()
             return ()
-        owner = session.user(user)
-        values = {"ids": None, "state": "open", "scope": owner, "limit": _MOST}
-        found = [row for row in session.rows("reviews", values) if row[1] == MEMORIES]
-        texts = _texts(session, found)
+        values = {"ids": None, "state": "open", "scope": session.user(user) if memories else user, "limit": _MOST}
+        found = session.rows("reviews", values)
+        texts = _texts(session, [row for row in found if row[1] == MEMORIES]) if memories else {}
+        others = {row[1] for row in found} - {MEMORIES}
+        for table in sorted(others):
+            from dbops.hygiene.table.review import review_texts
+
+            texts |= review_texts(session, [row for row in found if row[1] == table])
     reviews = [_review(row, texts) for row in found]
     return tuple(review for review in reviews if review)[:limit]
 
 
-def _texts(session: Session, found: Sequence[tuple[Any, ...]]) -> dict[tuple[str, str], tuple[str, str]]:
-    """(text, hash) by user and id."""
+Texts = dict[tuple[str | None, str], tuple[str, str]]  # (text, hash) by scope and id
+
+
+def _texts(session: Session, found: Sequence[tuple[Any, ...]]) -> Texts:
     wanted = [(row[2], id_) for row in found for id_ in (row[3], row[4])]
     values = {"scopes": [scope for scope, _ in wanted], "ids": [id_ for _, id_ in wanted]}
     rows = session.rows("review_texts", values) if wanted else []
     return {(scope, id_): (text, hashed) for scope, id_, text, hashed in rows}
 
 
-def _review(row: tuple[Any, ...], texts: dict[tuple[str, str], tuple[str, str]]) -> Review | None:
+def _review(row: tuple[Any, ...], texts: Texts) -> Review | None:
     id_, table, scope, a, b, a_hash, b_hash, similarity, kind, reason, state, _ = row
     one, other = texts.get((scope, a), ("", "")), texts.get((scope, b), ("", ""))
     if (one[1], other[1]) != (a_hash, b_hash):
@@ -46,12 +53,21 @@ def _review(row: tuple[Any, ...], texts: dict[tuple[str, str], tuple[str, str]])
 
 
 def accept(session: Session, ids: Sequence[int]) -> Done:
-    """Each pair is a duplicate: the worse one is marked, in one batch that undo takes back.
+    """Each pair is a duplicate: the worse one is marked (deleted, where that is its table's action), in one batch.
 
     Raises UsageError, before anything is changed, for an id that is not on the list or was decided.
     """
     with session.transaction(read_only=True):
         found = _open(session, ids)
+    tables = sorted({row[1] for row in found})
+    if len(tables) > 1:
+        raise UsageError(
+            f"review: these pairs are of {', '.join(tables)}", hint="one table at a time; nothing was done"
+        )
+    if tables != [MEMORIES]:
+        from dbops.hygiene.table.review import accept_table
+
+        return accept_table(session, found)
     batch = record.begin(session, "review", MEMORIES, {"accepted": list(ids)})
     marked, skipped, users = 0, list[str](), set[str]()
     for row in found:

@@ -107,6 +107,38 @@ class TestMark:
         assert [(d.a.id, d.b.id, d.reason) for s in plan.scopes for d in s.doubts] == [('["8"]', '["9"]', "number")]
 
 
+class TestReview:
+    CATS = "insert into documents values (8, 3, 'He has 2 cats and a dog', 2), (9, 3, 'He has 3 cats and a dog', 1)"
+
+    def test_listed_accepted_undone_rejected(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(self.CATS)
+        library, search = manager(empty_url), Search(threshold=0.7)
+        library.dedupe(target=mark(), search=search)
+        before = image(documents, "documents")
+        [item] = library.review()
+        assert (item.table, item.scope, item.a, item.b) == ("public.documents", "3", '["8"]', '["9"]')
+        assert item.texts == ("He has 2 cats and a dog", "He has 3 cats and a dog")
+        done = library.accept([item.id])
+        assert one(documents, "select is_copy from documents where id = 9")
+        assert library.review() == ()
+        assert done.batch
+        assert library.undo(done.batch).restored == 1
+        assert image(documents, "documents") == before
+        assert library.reject([library.review()[0].id]) == 1
+        assert library.scan(target=mark(), search=search).review == 0
+
+    def test_what_changed_meanwhile_is_not_shown(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(self.CATS)
+        library = manager(empty_url)
+        library.dedupe(target=mark(), search=Search(threshold=0.7))
+        [item] = library.review()
+        documents.execute("update documents set body = 'new' where id = 9")
+        assert library.review() == ()
+        assert library.accept([item.id]).skipped == ('["9"]',)
+        documents.execute("drop table documents")
+        assert library.review() == ()
+
+
 class TestDelete:
     def test_deleted_rows_come_back_exactly(self, empty_db: Connection, empty_url: str) -> None:
         empty_db.execute("""

@@ -14,7 +14,7 @@ from dbops.hygiene.guard import guard
 
 pytestmark = pytest.mark.quick
 
-FILE = Path(__file__).parent / "hygiene_pairs.tsv"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Labelled:
         return self.kind != "same"
 
 
-def labelled() -> list[Labelled]:
-    lines = FILE.read_text(encoding="utf-8").splitlines()
+def labelled(name: str) -> list[Labelled]:
+    lines = (FOLDER / name).read_text(encoding="utf-8").splitlines()
     return [Labelled(*line.split("\t")) for line in lines if not line.startswith("#")]
 
 
-PAIRS = labelled()
+PAIRS = labelled("hygiene_pairs.tsv")
+UNSEEN = labelled("hygiene_pairs_unseen.tsv")  # which the guard was not made with
 
 
 def measured(pairs: list[Labelled]) -> tuple[float, float]:
@@ -70,6 +71,14 @@ def test_precision_and_recall(capsys: pytest.CaptureFixture[str]) -> None:
             assert precision >= 0.85, [p for p in pairs if not p.differs and guard(p.a, p.b)]
 
 
+def test_precision_and_recall_on_pairs_that_it_was_not_made_with(capsys: pytest.CaptureFixture[str]) -> None:
+    precision, recall = measured(UNSEEN)
+    with capsys.disabled():
+        print(f"\n  guard, unseen: {len(UNSEEN)} pairs, precision {precision:.3f}, recall {recall:.3f}", end="")
+    assert recall >= 0.9, [p for p in UNSEEN if p.differs and not guard(p.a, p.b)]
+    assert precision >= 0.9, [p for p in UNSEEN if not p.differs and guard(p.a, p.b)]
+
+
 @pytest.mark.parametrize(
     ("a", "b", "reason"),
     [
@@ -88,6 +97,11 @@ def test_precision_and_recall(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_the_reason_is_told(a: str, b: str, reason: str | None) -> None:
     assert guard(a, b) == reason
+
+
+def test_long_texts_that_differ_in_much_are_for_a_person() -> None:
+    one, other = (" ".join(f"Is {letter}{n}x" for n in range(5000)) for letter in "ab")
+    assert guard(one, other) == "word"
 
 
 @given(st.text(max_size=60), st.text(max_size=60))

@@ -38,10 +38,15 @@ def carry_out_table(session: Session, target: Target, plan: Plan) -> Done:
 
 def _apply(session: Session, source: Source, target: Target, batch: str, scope: ScopePlan) -> tuple[int, list[str]]:
     with session.transaction():
-        keys, skipped = _still_so(session, source, target, scope)
-        changed = session.run(_acting(source, target), {"keys": keys, "batch": batch}) if keys else 0
-        record.add_reviews(session, batch, source.shown, scope.scope, scope.doubts)
-        record.add(session, batch, marked=changed, review=len(scope.doubts), size=scope.bytes)
+        return apply(session, source, target, batch, scope)
+
+
+def apply(session: Session, source: Source, target: Target, batch: str, scope: ScopePlan) -> tuple[int, list[str]]:
+    """(how many rows were changed, the losers that were left), in the transaction under way."""
+    keys, skipped = _still_so(session, source, target, scope)
+    changed = session.run(_acting(source, target), {"keys": keys, "batch": batch}) if keys else 0
+    record.add_reviews(session, batch, source.shown, scope.scope, scope.doubts)
+    record.add(session, batch, marked=changed, review=len(scope.doubts), size=scope.bytes)
     return changed, skipped
 
 

@@ -117,15 +117,17 @@ def _rows(
     near = sorted({number for a, b, _ in pairs for number in (a, b)})
     found = session.conn.execute(queries(ROOM)["involved"], {"sets": near}).fetchall()
     [(count, large)] = session.conn.execute(queries(ROOM)["counts"]).fetchall()
-    texts = dict(_texts(session, source, target, [key for _, key, *_ in found]))
+    texts = {key: text for key, text, _ in texts_of(session, source, target, [key for _, key, *_ in found])}
     rows: dict[str, list[Row]] = defaultdict(list)
     for scope, key, hashed, words in found:
         rows[scope].append(Row(key, texts[key], hashed, words))
     return rows, count - large
 
 
-def _texts(session: Session, source: Source, target: Target, keys: Sequence[str]) -> Iterator[tuple[str, str]]:
-    query = SQL("SELECT {key}, {text}::pg_catalog.text FROM {keys} JOIN {table} t ON {same}").format(
+def texts_of(session: Session, source: Source, target: Target, keys: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """(key, text, hash) of the rows with these keys."""
+    columns = "SELECT {key}, {text}::pg_catalog.text, pg_catalog.md5({text}::pg_catalog.text) "
+    query = SQL(columns + "FROM {keys} JOIN {table} t ON {same}").format(
         key=source.key_of(), text=raw(target.text), keys=KEYS, table=source.relation, same=source.same(KEY)
     )
     yield from session.conn.execute(query, {"keys": list(keys)})
