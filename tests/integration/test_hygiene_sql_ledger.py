@@ -1,0 +1,387 @@
+"""Marks, clean-up and undo in SQL: exact restoration, refusals, forged rows, the triggers of the word sets."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import errors
+
+from dbops.config import Settings
+from dbops.policy import PolicyManager
+from dbops.sql import shipped
+
+Connection = psycopg.Connection[Any]
+TABLES = ("user_memories", "memory_usage", "memory_embeddings", "memory_blobs", "memory_tokens")
+
+
+def one(db: Connection, query: str, params: Sequence[Any] = ()) -> Any:
+    row = db.execute(query.encode(), params).fetchone()
+    return row[0] if row else None
+
+
+def new_user(db: Connection) -> uuid.UUID:
+    return one(db, "insert into auth.users default values returning id")
+
+
+def memory(db: Connection, user: uuid.UUID, fact: str = "likes tea", tags: Sequence[str] = ()) -> uuid.UUID:
+    query = (
+        "insert into public.user_memories (user_id, fact, memory_type, tags) values (%s, %s, 'fact', %s) returning id"
+    )
+    return one(db, query, (user, fact, list(tags)))
+
+
+def state(db: Connection) -> dict[str, list[str]]:
+    """All rows of all tables, as text."""
+    return {t: [r[0] for r in db.execute(f"select x::text from public.{t} x order by 1".encode())] for t in TABLES}
+
+
+def use(db: Connection, user: uuid.UUID, of: uuid.UUID, times: int) -> None:
+    db.execute(
+        "insert into public.memory_usage as u values (%s, %s, %s, now())"
+        " on conflict (user_id, memory_id) do update set access_count = u.access_count + excluded.access_count",
+        (user, of, times),
+    )
+
+
+def mark(db: Connection, user: uuid.UUID, losers: Sequence[uuid.UUID], original: uuid.UUID) -> tuple[int, uuid.UUID]:
+    batch = uuid.uuid4()
+    query = "select public.mark_memory_duplicates(%s, %s, %s, %s)"
+    return one(db, query, (user, list(losers), [original] * len(losers), batch)), batch
+
+
+def undo(db: Connection, user: uuid.UUID, batch: uuid.UUID) -> dict[uuid.UUID, str | None]:
+    rows = db.execute("select id, refused from public.undo_hygiene_batch(%s, %s)", (user, batch)).fetchall()
+    assert len(rows) == len({row[0] for row in rows})
+    return dict(rows)
+
+
+# marks and their undo ---------------------------------------------------------------------------------------------
+
+
+def test_a_mark_merges_into_the_original_and_its_undo_restores_every_byte(db: Connection) -> None:
+    user = new_user(db)
+    original = memory(db, user, tags=["b"])
+    losers = [memory(db, user, tags=["c", "a"]), memory(db, user, tags=["b"]), memory(db, user, tags=["d"])]
+    older = memory(db, user)
+    db.execute("select public.mark_memory_duplicate(%s, %s, %s)", (user, older, losers[0]))
+    for it, times in zip(losers, (3, 4, 0), strict=True):
+        use(db, user, it, times)
+    before = state(db)
+
+    count, batch = mark(db, user, losers, original)
+    assert count == 3
+    rows = db.execute("select id, is_active, duplicate_of, tags, version from public.user_memories").fetchall()
+    marked = {row[0]: row[1:] for row in rows}
+    assert marked[original] == (True, None, ["b", "a", "c", "d"], 1)
+    assert {marked[it][:2] for it in (*losers, older)} == {(False, original)}, "a loser's loser points to the original"
+    assert one(db, "select access_count from public.memory_usage where memory_id = %s", (original,)) == 7
+    assert one(db, "select array_agg(memory_id) from public.memory_tokens") == [original]
+
+    db.execute("set timezone = 'Asia/Tokyo'")
+    db.execute("set extra_float_digits = 0")
+    db.execute("set datestyle = 'German'")
+    assert set(undo(db, user, batch).values()) == {None}
+    for setting in ("timezone", "extra_float_digits", "datestyle"):
+        db.execute(f"reset {setting}".encode())
+    assert state(db) == before
+
+
+def test_an_undo_refuses_what_was_changed_since_and_says_which(db: Connection) -> None:
+    user = new_user(db)
+    original, changed, deleted, kept = (memory(db, user) for _ in range(4))
+    _, batch = mark(db, user, [changed, deleted, kept], original)
+    db.execute("update public.user_memories set importance = 5 where id = %s", (changed,))
+    db.execute("delete from public.user_memories where id = %s", (deleted,))
+    assert undo(db, user, batch) == {changed: "it was changed since", deleted: "it was deleted since", kept: None}
+    active = one(db, "select array_agg(id) from public.user_memories where is_active")
+    assert set(active) == {original, kept}
+    assert undo(db, user, batch)[kept] == "it was changed since", "a second undo finds nothing to do"
+    assert one(db, "select count(*) from public.hygiene_batches where undoes = %s", (batch,)) == 2
+
+
+def test_counts_that_went_on_are_kept(db: Connection) -> None:
+    user = new_user(db)
+    original, loser = memory(db, user), memory(db, user)
+    use(db, user, loser, 5)
+    _, batch = mark(db, user, [loser], original)
+    use(db, user, original, 2)
+    undo(db, user, batch)
+    counts = "select memory_id, access_count from public.memory_usage"
+    assert dict(db.execute(counts.encode()).fetchall()) == {original: 2, loser: 5}
+
+
+def test_two_marks_in_one_batch_are_undone_together(db: Connection) -> None:
+    user = new_user(db)
+    original, first, second = (memory(db, user, tags=[tag]) for tag in "abc")
+    before, batch = state(db), uuid.uuid4()
+    for loser in (first, second):
+        db.execute("select public.mark_memory_duplicates(%s, %s, %s, %s)", (user, [loser], [original], batch))
+    assert set(undo(db, user, batch).values()) == {None}
+    assert state(db) == before
+
+
+def test_what_is_gone_or_inactive_is_skipped(db: Connection) -> None:
+    mine, theirs = new_user(db), new_user(db)
+    original, loser, forgotten, other = memory(db, mine), memory(db, mine), memory(db, mine), memory(db, theirs)
+    db.execute("update public.user_memories set is_active = false where id = %s", (forgotten,))
+    assert mark(db, mine, [loser, forgotten, other, uuid.uuid4()], original)[0] == 1
+    assert mark(db, mine, [original], forgotten)[0] == 0
+    assert one(db, "select count(*) from public.hygiene_batches") == 1
+    with pytest.raises(errors.NoDataFound, match="both must be active"):
+        db.execute("select public.mark_memory_duplicate(%s, %s, %s)", (mine, other, original))
+
+
+def test_lists_that_make_no_sense_are_refused(db: Connection) -> None:
+    user = new_user(db)
+    a, b = memory(db, user), memory(db, user)
+    call = "select public.mark_memory_duplicates(%s, %s::uuid[], %s::uuid[], %s)"
+    for owner, ids, originals in (
+        (None, [a], [b]), (user, [a], [a]), (user, [a, b], [b, a]), (user, [a], []), (user, [a, a], [b, b]), (user, [None], [b]),
+    ):  # fmt: skip
+        with pytest.raises(errors.InvalidParameterValue):
+            db.execute(call.encode(), (owner, ids, originals, uuid.uuid4()))
+
+
+def test_two_sessions_that_mark_the_same_memory(db: Connection, memory_url: str) -> None:
+    user = new_user(db)
+    original, other, loser = memory(db, user), memory(db, user), memory(db, user)
+    found: list[int] = []
+    with psycopg.connect(memory_url) as first, psycopg.connect(memory_url) as second:
+        assert mark(first, user, [loser], original)[0] == 1
+        late = threading.Thread(target=lambda: found.append(mark(second, user, [loser], other)[0]))
+        late.start()
+        late.join(0.3)
+        assert late.is_alive(), "it waits for the row"
+        first.commit()
+        late.join()
+    assert found == [0]
+    assert one(db, "select duplicate_of from public.user_memories where id = %s", (loser,)) == original
+
+
+# clean-up ---------------------------------------------------------------------------------------------------------
+
+
+def old(db: Connection, it: uuid.UUID) -> None:
+    query = "update public.user_memories set is_active = false, updated_at = now() - interval '100 days' where id = %s"
+    db.execute(query, (it,))
+
+
+def clean(db: Connection, user: uuid.UUID, days: int, limit: int | None = None) -> tuple[int, uuid.UUID]:
+    batch, total = uuid.uuid4(), 0
+    while count := one(db, "select public.cleanup_old_memories(%s, %s, %s, %s)", (user, days, batch, limit)):
+        total += count
+        if limit is None:
+            break
+    return total, batch
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_a_clean_up_and_its_undo_restore_every_byte(db: Connection, limit: int | None) -> None:
+    user = new_user(db)
+    original, losers, forgotten = memory(db, user), [memory(db, user) for _ in range(3)], memory(db, user, "x", ["t"])
+    mark(db, user, losers, original)
+    for it in (original, *losers, forgotten):
+        old(db, it)
+    use(db, user, forgotten, 9)
+    db.execute("insert into public.embedding_models (model, dimensions) values ('small', 2)")
+    db.execute("insert into public.memory_embeddings values (%s, %s, 'small', 2, '[0.1,3e-20]')", (user, forgotten))
+    kept = memory(db, user)
+    before = state(db)
+
+    count, batch = clean(db, user, 90, limit)
+    assert count == 5
+    assert one(db, "select array_agg(id) from public.user_memories") == [kept]
+    assert set(undo(db, user, batch).values()) == {None}
+    assert state(db) == before
+
+
+def test_a_survivor_is_not_taken_before_its_losers(db: Connection) -> None:
+    user = new_user(db)
+    original, young = memory(db, user), memory(db, user)
+    mark(db, user, [young], original)
+    old(db, original)
+    assert clean(db, user, 90)[0] == 0
+    assert clean(db, user, 0)[0] == 2
+
+
+def test_a_loser_whose_survivor_is_gone_is_never_taken(db: Connection) -> None:
+    user = new_user(db)
+    survivor, loser = memory(db, user), memory(db, user)
+    mark(db, user, [loser], survivor)
+    old(db, loser)
+    db.execute("set session_replication_role = replica")
+    db.execute("delete from public.user_memories where id = %s", (survivor,))
+    db.execute("reset session_replication_role")
+    assert clean(db, user, 90)[0] == 0
+
+
+def test_an_undo_of_a_clean_up_refuses_what_can_not_come_back(db: Connection) -> None:
+    user = new_user(db)
+    conversation = one(db, "insert into public.conversations (user_id) values (%s) returning id", (user,))
+    again, homeless, fine = memory(db, user), memory(db, user), memory(db, user)
+    db.execute("update public.user_memories set source_conversation_id = %s where id = %s", (conversation, homeless))
+    for it in (again, homeless, fine):
+        old(db, it)
+    _, batch = clean(db, user, 90)
+    db.execute("delete from public.conversations")
+    db.execute(
+        "insert into public.user_memories (user_id, id, fact, memory_type) values (%s, %s, 'new', 'fact')",
+        (user, again),
+    )
+    expected = {again: "it is there again", homeless: "its conversation is gone", fine: None}
+    assert undo(db, user, batch) == expected
+    assert one(db, "select fact from public.user_memories where id = %s", (again,)) == "new"
+
+
+def test_expired_blobs_go_and_come_back(db: Connection) -> None:
+    user = new_user(db)
+    for key, expires in (("gone", "2020-01-01"), ("taken", "2020-01-02"), ("stays", None)):
+        db.execute(
+            "insert into public.memory_blobs (user_id, key, sha256, size_bytes, stored_bytes, content, expires_at)"
+            " values (%s, %s, sha256('x'), 1, 1, '\\x00ff', %s)",
+            (user, key, expires),
+        )
+    before, batch = state(db), uuid.uuid4()
+    call = "select public.cleanup_expired_blobs(%s, %s, 1)"
+    assert [one(db, call, (user, batch)) for _ in range(3)] == [1, 1, 0]
+    with db.transaction(force_rollback=True):
+        assert set(undo(db, user, batch).values()) == {None}
+        assert state(db) == before
+    db.execute("insert into public.memory_blobs (user_id, key, sha256, size_bytes, stored_bytes) values (%s, 'taken', sha256('y'), 1, 1)", (user,))  # fmt: skip
+    assert sorted(undo(db, user, batch).values(), key=str) == [None, "its key is in use"]
+
+
+@pytest.mark.parametrize(("days", "limit"), [(None, None), (-1, None), (90, 0)])
+def test_a_clean_up_out_of_range_is_refused(db: Connection, days: int | None, limit: int | None) -> None:
+    with pytest.raises(errors.InvalidParameterValue):
+        db.execute("select public.cleanup_old_memories(%s, %s, gen_random_uuid(), %s)", (new_user(db), days, limit))
+
+
+# users ------------------------------------------------------------------------------------------------------------
+
+
+def become(db: Connection, user: uuid.UUID | None) -> None:
+    db.execute("set local role authenticated")
+    db.execute("select set_config('request.jwt.claim.sub', %s, true)", (str(user or ""),))
+
+
+@pytest.fixture
+def guarded(db: Connection, memory_url: str) -> Connection:
+    PolicyManager(settings=Settings(url=memory_url, policies=shipped("policies"))).apply()
+    return db
+
+
+def test_a_user_does_it_all_himself(guarded: Connection) -> None:
+    db = guarded
+    user = new_user(db)
+    with db.transaction():
+        become(db, user)
+        original, loser = memory(db, user), memory(db, user, tags=["x"])
+        use(db, user, loser, 1)
+        batch = one(db, "select public.mark_memory_duplicate(%s, %s)", (loser, original))
+        assert set(db.execute("select refused from public.undo_hygiene_batch(%s)", (batch,)).fetchall()) == {(None,)}
+        db.execute("select public.mark_memory_duplicate(%s, %s)", (loser, original))
+        assert one(db, "select public.cleanup_old_memories(90)") == 0
+        assert one(db, "select count(*) from public.find_duplicate_memories(%s, 'likes tea')", (user,)) == 1
+        for statement in (
+            "update public.hygiene_changes set before = '{}'",
+            "delete from public.hygiene_batches",
+            "update public.memory_tokens set words = words",
+            "delete from public.memory_tokens",
+            "insert into public.memory_tokens (user_id, memory_id) values (auth.uid(), gen_random_uuid())",
+        ):
+            with pytest.raises(errors.InsufficientPrivilege), db.transaction():
+                db.execute(statement.encode())
+
+
+def test_nobody_is_told_so(guarded: Connection) -> None:
+    for call in (
+        "mark_memory_duplicate(gen_random_uuid(), gen_random_uuid())",
+        "cleanup_old_memories(90)",
+        "undo_hygiene_batch(gen_random_uuid())",
+    ):
+        with guarded.transaction(force_rollback=True):
+            become(guarded, None)
+            with pytest.raises(errors.InsufficientPrivilege, match="nobody is signed in"):
+                guarded.execute(f"select public.{call}".encode())
+
+
+def test_forged_arguments_and_forged_ledgers_reach_nobody_else(guarded: Connection) -> None:
+    db = guarded
+    victim, attacker = new_user(db), new_user(db)
+    a, b = memory(db, victim), memory(db, victim)
+    _, theirs = mark(db, victim, [b], a)
+    own = memory(db, attacker)
+    before = [row for row in state(db)["user_memories"] if str(victim) in row]
+    with db.transaction():
+        become(db, attacker)
+        assert one(db, "select count(*) from public.find_duplicate_pairs(%s, 0.1)", (victim,)) == 0
+        assert mark(db, victim, [a], own)[0] == 0
+        assert one(db, "select public.cleanup_old_memories(%s, 0)", (victim,)) == 0
+        with pytest.raises(errors.NoDataFound), db.transaction():
+            undo(db, victim, theirs)
+        forged = one(
+            db, "insert into public.hygiene_batches (user_id, command) values (auth.uid(), 'dedupe') returning id"
+        )
+        db.execute(
+            "insert into public.hygiene_changes (user_id, batch, table_name, row_id, before)"
+            " select auth.uid(), %s, 'user_memories', %s, to_jsonb(m) || jsonb_build_object('user_id', %s::uuid, 'fact', 'forged')"
+            " from public.user_memories m where m.id = %s",
+            (forged, a, victim, own),
+        )
+    undo(db, attacker, forged)  # an operator's undo of what a user forged
+    assert [row for row in state(db)["user_memories"] if str(victim) in row] == before
+    assert one(db, "select user_id from public.user_memories where fact = 'forged'") == attacker
+
+
+# the word sets ----------------------------------------------------------------------------------------------------
+
+
+def token_sets(db: Connection) -> dict[uuid.UUID, str]:
+    return dict(db.execute("select memory_id, tokens::text from public.memory_tokens").fetchall())
+
+
+def test_the_triggers_follow_each_change(db: Connection) -> None:
+    user = new_user(db)
+    it = memory(db, user)
+    assert token_sets(db) == {it: "'likes' 'tea'"}
+    db.execute("update public.user_memories set fact = 'drinks coffee'")
+    assert token_sets(db) == {it: "'coffee' 'drinks'"}
+    db.execute("update public.user_memories set is_active = false")
+    assert token_sets(db) == {}
+    db.execute("update public.user_memories set is_active = true, fact = 'tea'")
+    assert token_sets(db) == {it: "'tea'"}
+    other = uuid.uuid4()
+    db.execute("update public.user_memories set id = %s", (other,))
+    assert token_sets(db) == {other: "'tea'"}
+    db.execute(
+        "insert into public.user_memories (user_id, id, fact, memory_type) values (%s, %s, 'x', 'fact')"
+        " on conflict (user_id, id) do update set fact = 'water'",
+        (user, other),
+    )
+    assert token_sets(db) == {other: "'water'"}
+    db.execute("delete from public.user_memories")
+    assert token_sets(db) == {}
+
+
+def test_what_came_while_the_triggers_were_off_is_filled_in_batches(db: Connection) -> None:
+    user = new_user(db)
+    kept = memory(db, user)
+    db.execute("set session_replication_role = replica")
+    db.execute(
+        "insert into public.user_memories (user_id, fact, memory_type, is_active)"
+        " select %s, 'fact ' || n, 'fact', n > 3 from generate_series(1, 28) n",
+        (user,),
+    )
+    db.execute("reset session_replication_role")
+    assert list(token_sets(db)) == [kept]
+    assert [one(db, "select public.fill_memory_tokens(10)") for _ in range(4)] == [10, 10, 5, 0]
+    assert len(token_sets(db)) == 26
+    for size in (0, None):
+        with pytest.raises(errors.InvalidParameterValue):
+            db.execute("select public.fill_memory_tokens(%s)", (size,))
