@@ -41,7 +41,7 @@ def test_text(dbops: Command, sick: str) -> None:
     done = dbops("doctor", *QUIET)
     assert done.code == 3
     assert done.out.splitlines() == [
-        "public.t: error rls-disabled: 1 policies, but row level security is off: they do nothing",
+        "public.t: error rls-disabled: row level security is off: its policy does nothing",
         "  ALTER TABLE public.t ENABLE ROW LEVEL SECURITY;",
         "public.t.short: warning not-valid-constraint: not validated: rows from before it may break it",
         "  ALTER TABLE public.t VALIDATE CONSTRAINT short;",

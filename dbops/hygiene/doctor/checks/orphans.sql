@@ -23,7 +23,7 @@ group by m.oid, m.name, m.nspname, m.relname, k.oid, k.conname, r.oid, r.relname
 
 -- each
 select {object}::text as object,
-  pg_catalog.format('%s rows lead to no row of %s', case when lost.n > 1000 then 'more than 1000' else lost.n::text end, {other}) as message,
+  pg_catalog.format('rows that lead to no row of %s: %s', {other}, case when lost.n > 1000 then 'more than 1000' else lost.n::text end) as message,
   pg_catalog.format('-- DELETE these rows, or empty the column; then VALIDATE the constraint: SELECT * FROM %s f WHERE NOT EXISTS ...', {object}) as fix,
   'error' as severity
 from (select pg_catalog.count(*) as n

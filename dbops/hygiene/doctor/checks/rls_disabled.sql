@@ -5,7 +5,7 @@
 with
 -- include: mine
 select m.name as object,
-  case when policies.n > 0 then pg_catalog.format('%s policies, but row level security is off: they do nothing', policies.n)
+  case when policies.n > 0 then pg_catalog.format('row level security is off: %s', case policies.n when 1 then 'its policy does nothing' else policies.n || ' policies do nothing' end)
        else pg_catalog.format('%s can reach it, and row level security is off', reached.by) end as message,
   pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY;', m.name) as fix
 from mine m
