@@ -126,7 +126,10 @@ group by m.user_id having pg_catalog.count(m.duplicate_of) > 0 or %(user)s::uuid
 order by 3 desc, 1 limit %(limit)s;
 
 -- name: record_exists
-select pg_catalog.to_regclass('dbops.hygiene_reviews') is not null;
+-- (to_regclass would answer from a cache that does not know what another session has just committed)
+select exists (
+  select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'dbops' and c.relname = 'hygiene_reviews');
 
 -- name: lock_record
 select pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('dbops hygiene record', 0));
