@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dbops.cli.backup_output import count
 from dbops.cli.hygiene_output import (
     batches_document,
     batches_text,
@@ -146,7 +147,7 @@ def dedupe(out: Output, dry_run: bool, yes: bool, word: str | None, **values: An
     out.say(str(plan))
     if plan.marked:
         verb = "delete" if target is not None and target.deletes else "mark"
-        out.confirm(f"{verb} {plan.marked} duplicates in {plan.table}", library.url, yes=yes, word=word)
+        out.confirm(f"{verb} {count(plan.marked, 'duplicate')} in {plan.table}", library.url, yes=yes, word=word)
     done = library.dedupe(plan, target=target)
     out.result(done_document(done), done_text(done, "marked" if target is None or not target.deletes else "deleted"))
 

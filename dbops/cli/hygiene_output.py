@@ -35,8 +35,8 @@ def done_text(done: Done, what: str) -> str:
     if done.batch is None:
         return f"nothing to do among {count(done.rows, 'row')}"
     lines = [
-        f"{what} {count(done.marked, 'row')} of {done.rows} ({done.reduction:.1%}), {count(done.users, 'user')}, "
-        f"in {duration(done.duration_ms)}; batch {done.batch}"
+        f"{what} {count(done.marked, 'row')} of {done.rows} ({done.reduction:.1%}) in {duration(done.duration_ms)}; "
+        f"batch {done.batch}"
     ]
     if done.review:
         lines.append(f"{count(done.review, 'pair')} to review: dbops hygiene review")

@@ -129,21 +129,27 @@ class Plan:
         if search.semantic is not None:
             how += f"{' and' if search.both else ', or'} meaning at {search.semantic:g}"
         changed = [scope for scope in self.scopes if scope.merges or scope.doubts]
+        of = _count(sum(bool(scope.merges) for scope in changed), "user" if self.table == MEMORIES else "scope")
         head = (
-            f"{self.table}: {self.pairs} pairs ({how}) among {self.rows} rows; {self.marked} duplicates "
-            f"({self.reduction:.1%}) of {len([s for s in changed if s.merges])} users, {self.review} pairs to review"
+            f"{self.table}: {_count(self.pairs, 'pair')} ({how}) among {_count(self.rows, 'row')}; "
+            f"{_count(self.marked, 'duplicate')} ({self.reduction:.1%}) of {of}, {_count(self.review, 'pair')} to review"
         )
         lines = [line for scope in changed[:_SHOWN] for line in _lines(scope)]
         more = [f"  … and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
-        large = [f"  {len(self.oversized)} texts are too large to be compared"] if self.oversized else []
+        large = [f"  too large to be compared: {_count(len(self.oversized), 'text')}"] if self.oversized else []
         return "\n".join([head, *lines, *more, *large, *(f"  {note}" for note in self.notes)])
 
 
 _SHOWN = 10
 
 
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def _lines(scope: ScopePlan) -> list[str]:
-    found = [f"  {scope.scope if scope.scope is not None else 'all rows'}: {scope.losers} of {scope.pairs} pairs"]
+    name = scope.scope if scope.scope is not None else "all rows"
+    found = [f"  {name}: {_count(scope.losers, 'duplicate')}, {_count(scope.pairs, 'pair')}"]
     found += [
         f"    {merge.survivor.id} stays, {', '.join(ref.id for ref in merge.losers[:3])}"
         f"{f' and {len(merge.losers) - 3} more' if len(merge.losers) > 3 else ''} marked"

@@ -32,9 +32,11 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
         oversized = tuple((str(u), str(m)) for u, m in session.rows("oversized", {"user": owner}))
     counts = {str(name): count for name, count, _ in found}
     scopes: list[ScopePlan] = []
-    for number, users in enumerate(_portions({name: count for name, count in counts.items() if count > 1}), 1):
+    searched = 0
+    for users in _portions({name: count for name, count in counts.items() if count > 1}):
         scopes += session.patiently("the search", partial(_scopes, session, search, users))
-        tell(f"{number} portions searched: {sum(scope.pairs for scope in scopes)} pairs")
+        searched += sum(counts[name] for name in users)
+        tell(f"{searched} of {sum(counts.values())} memories searched")
     unread = sum(missing for *_, missing in found)
     note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
     return Plan(

@@ -63,8 +63,8 @@ class TestDedupe:
         types("n")
         done = dbops("hygiene", "dedupe", *LOOSE)
         assert done.code == 2
-        assert "1 duplicates (25.0%)" in done.err
-        assert "mark 1 duplicates in public.user_memories on " in done.err
+        assert "1 duplicate (25.0%)" in done.err
+        assert "mark 1 duplicate in public.user_memories on " in done.err
         assert marked(noisy) == {}
         types("y")
         assert dbops("hygiene", "dedupe", *LOOSE).code == 0
@@ -165,7 +165,7 @@ def test_any_table(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
         assert dbops("hygiene", "undo", done.json["batch"], "--yes", "--json").json["restored"] == 1
         assert image(conn, "documents") == before
         asked = dbops("hygiene", "dedupe", *table, "--action", "delete")
-        assert "delete 1 duplicates in public.documents" in asked.err
+        assert "delete 1 duplicate in public.documents" in asked.err
         assert image(conn, "documents") == before
 
 

@@ -183,9 +183,9 @@ def test_the_plan_prints_itself() -> None:
     scope = ScopePlan("u1", 10, (merge,), (Doubt(Ref("a", ""), Ref("f", ""), 0.9, "text", "name"),), 40)
     plan = Plan("public.user_memories", Search(semantic=0.95), 20, (scope, ScopePlan("u2", 0, (), ())), (("u3", "x"),))
     assert str(plan).splitlines() == [
-        "public.user_memories: 10 pairs (text at 0.85, or meaning at 0.95) among 20 rows; 4 duplicates (20.0%) of 1 users, 1 pairs to review",
-        "  u1: 4 of 10 pairs",
+        "public.user_memories: 10 pairs (text at 0.85, or meaning at 0.95) among 20 rows; 4 duplicates (20.0%) of 1 user, 1 pair to review",
+        "  u1: 4 duplicates, 10 pairs",
         "    a stays, b, c, d and 1 more marked",
         "    1 to review",
-        "  1 texts are too large to be compared",
+        "  too large to be compared: 1 text",
     ]
