@@ -126,7 +126,8 @@ def test_text_of_other_encodings_never_comes_in(db: Connection) -> None:
 def brute_force(db: Connection, user: uuid.UUID, threshold: float) -> Pairs:
     """Every pair compared, in Python: the words are the database's, the arithmetic is not."""
     rows = db.execute(
-        "select id, public.word_set(fact) from public.user_memories where user_id = %s and is_active order by id", (user,)
+        "select id, public.word_set(fact) from public.user_memories where user_id = %s and is_active order by id",
+        (user,),
     )
     sets = [(row[0], frozenset(row[1])) for row in rows if row[1]]
     pairs = {(a, b): len(x & y) / len(x | y) for (a, x), (b, y) in combinations(sets, 2)}
@@ -200,6 +201,26 @@ def test_only_the_users_own_active_memories_are_compared(db: Connection) -> None
     assert found_pairs(db, mine, 0.85) == {(min(first, third), max(first, third)): 1.0}
     assert found_pairs(db, uuid.uuid4(), 0.85) == {}
     assert from_sets(db, mine, 0.85) == found_pairs(db, mine, 0.85)
+
+
+def test_many_users_at_once_are_compared_each_with_his_own(db: Connection) -> None:
+    users = [new_user(db) for _ in range(5)]
+    for number, user in enumerate(users):
+        remember(
+            db,
+            user,
+            ["likes green tea in the morning", "likes green tea every morning", "likes tea"] * (number % 3 + 1),
+        )
+    asked = users[:4]
+    for threshold in (0.3, 0.85):
+        query = "select user_id, a, b, similarity from public.find_duplicate_sets_of(%s, %s)"
+        one_by_one = {
+            (user, *row)
+            for user in asked
+            for row in db.execute("select a, b, similarity from public.find_duplicate_sets(%s, %s)", (user, threshold))
+        }
+        assert set(db.execute(query.encode(), (asked, threshold)).fetchall()) == one_by_one
+        assert {row[0] for row in one_by_one} == set(asked) - ({users[0], users[3]} if threshold > 0.8 else set())
 
 
 def test_identical_facts_are_a_star_and_not_all_their_pairs(db: Connection) -> None:

@@ -171,7 +171,7 @@ def test_the_memory_schema_is_proven(empty_url: str, server: object) -> None:
     folder = Path(__file__).parents[2] / "migrations" / "sql"
     settings = Settings(url=empty_url, migrations=folder, scratch_url=server.url)  # type: ignore[attr-defined]
     proof = MigrationManager(settings=settings).prove()
-    assert len(proof.proven) == 4
+    assert len(proof.proven) == 10
     assert (proof.failed, proof.not_proven, proof.irreversible) == ((), (), ())
 
 
