@@ -15,8 +15,8 @@ end
 $$;
 comment on function public.duplicate_threshold(double precision) is 'The threshold itself, or an error that says what is wrong with it';
 
-create function public.find_duplicate_sets_of(p_users uuid[], p_threshold double precision default 0.85)
-  returns table (user_id uuid, a uuid, b uuid, similarity double precision)
+create function public.find_duplicate_sets(p_user uuid, p_threshold double precision default 0.85)
+  returns table (a uuid, b uuid, similarity double precision)
   language plpgsql stable parallel safe rows 1000
   -- what the planner thinks of intermediate results is far too little: a nested loop over them would take for ever
   set search_path = '' set work_mem = '64MB' set jit = off set enable_nestloop = off as $$
@@ -27,15 +27,15 @@ declare
 begin
   return query
   with sets as materialized (
-    select row_number() over () as s, g.members[1] as memory_id, uuid_hash_extended(g.user_id, 0) as seed, g.*
+    select row_number() over () as s, g.members[1] as memory_id, g.members, g.tokens, g.words
     from (
-      select k.user_id, array_agg(k.memory_id order by k.memory_id) as members, k.tokens, length(k.tokens) as words
-      from public.memory_tokens k where k.user_id = any (p_users) and k.words > 0
-      group by k.user_id, k.tokens
+      select array_agg(k.memory_id order by k.memory_id) as members, k.tokens, length(k.tokens) as words
+      from public.memory_tokens k where k.user_id = p_user and k.words > 0
+      group by k.tokens
     ) g
-  ), word as materialized ( -- a word of one user, by its hash: two with one hash only add candidates
-    select w.s, w.words, hashtextextended(w.word, w.seed) as word
-    from (select s.s, s.words, s.seed, unnest(tsvector_to_array(s.tokens)) collate "C" as word from sets s where s.words >= rare and t < 1) w
+  ), word as materialized ( -- by hashes: two words with one hash only add candidates
+    select w.s, w.words, hashtextextended(w.word, 0) as word
+    from (select s.s, s.words, unnest(tsvector_to_array(s.tokens)) collate "C" as word from sets s where s.words >= rare and t < 1) w
   ), prefix as materialized (
     select p.s, p.words, p.word, p.place
     from (
@@ -55,26 +55,17 @@ begin
     join key y on y.key = x.key
     where (y.words, y.s) > (x.words, x.s) and x.words >= t * y.words - 1e-9
   )
-  select x.user_id, least(x.memory_id, y.memory_id), greatest(x.memory_id, y.memory_id), (x.words + y.words - u.words)::float8 / u.words
+  select least(x.memory_id, y.memory_id), greatest(x.memory_id, y.memory_id), (x.words + y.words - u.words)::float8 / u.words
   from candidate c
   join sets x on x.s = c.one
   join sets y on y.s = c.other
   cross join lateral (select length(x.tokens || y.tokens) as words offset 0) u
   where (x.words + y.words - u.words)::float8 / u.words >= t
-    and uuid_cmp(x.user_id, y.user_id) = 0 -- no = that could be taken for a way to join
   union all
-  select s.user_id, s.memory_id, m.memory_id, 1.0::float8
+  select s.memory_id, m.memory_id, 1.0::float8
   from sets s cross join lateral unnest(s.members[2:]) m(memory_id)
   where cardinality(s.members) > 1;
 end
-$$;
-comment on function public.find_duplicate_sets_of(uuid[], double precision) is
-  'find_duplicate_sets for many users at once, each with his own: a few hundred in a call are several times as fast as one by one';
-
-create function public.find_duplicate_sets(p_user uuid, p_threshold double precision default 0.85)
-  returns table (a uuid, b uuid, similarity double precision)
-  language sql stable parallel safe rows 1000 set search_path = '' as $$
-  select f.a, f.b, f.similarity from public.find_duplicate_sets_of(array[p_user], p_threshold) f
 $$;
 comment on function public.find_duplicate_sets(uuid, double precision) is
   'Similar memories of a user: with similarity 1 a memory (b) and the first one with the same words (a), below 1 a pair of such first ones';
@@ -142,16 +133,13 @@ $$;
 comment on function public.find_duplicate_memories(uuid, text, double precision) is
   'The active memories of a user that say nearly the same as a text, the most similar first';
 
-revoke all on function public.duplicate_threshold(double precision), public.find_duplicate_sets_of(uuid[], double precision),
-  public.find_duplicate_sets(uuid, double precision),
+revoke all on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
   public.find_duplicate_pairs(uuid, double precision), public.find_duplicate_memories(uuid, text, double precision) from public, anon, authenticated;
-grant execute on function public.duplicate_threshold(double precision), public.find_duplicate_sets_of(uuid[], double precision),
-  public.find_duplicate_sets(uuid, double precision),
+grant execute on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
   public.find_duplicate_pairs(uuid, double precision), public.find_duplicate_memories(uuid, text, double precision) to authenticated, service_role;
 
 -- migrate:down
 drop function public.find_duplicate_memories(uuid, text, double precision);
 drop function public.find_duplicate_pairs(uuid, double precision);
 drop function public.find_duplicate_sets(uuid, double precision);
-drop function public.find_duplicate_sets_of(uuid[], double precision);
 drop function public.duplicate_threshold(double precision);

@@ -203,26 +203,6 @@ def test_only_the_users_own_active_memories_are_compared(db: Connection) -> None
     assert from_sets(db, mine, 0.85) == found_pairs(db, mine, 0.85)
 
 
-def test_many_users_at_once_are_compared_each_with_his_own(db: Connection) -> None:
-    users = [new_user(db) for _ in range(5)]
-    for number, user in enumerate(users):
-        remember(
-            db,
-            user,
-            ["likes green tea in the morning", "likes green tea every morning", "likes tea"] * (number % 3 + 1),
-        )
-    asked = users[:4]
-    for threshold in (0.3, 0.85):
-        query = "select user_id, a, b, similarity from public.find_duplicate_sets_of(%s, %s)"
-        one_by_one = {
-            (user, *row)
-            for user in asked
-            for row in db.execute("select a, b, similarity from public.find_duplicate_sets(%s, %s)", (user, threshold))
-        }
-        assert set(db.execute(query.encode(), (asked, threshold)).fetchall()) == one_by_one
-        assert {row[0] for row in one_by_one} == set(asked) - ({users[0], users[3]} if threshold > 0.8 else set())
-
-
 def test_identical_facts_are_a_star_and_not_all_their_pairs(db: Connection) -> None:
     user = new_user(db)
     ids = remember(db, user, ["the user likes green tea"] * 20_000)
