@@ -109,12 +109,12 @@ $$;
 create function public.memory_tokens_insert() returns trigger
   language plpgsql security definer set search_path = '' as $$
 begin
-  insert into public.memory_tokens as k (user_id, memory_id, tokens, words)
+  insert into public.memory_tokens (user_id, memory_id, tokens, words)
   select m.user_id, m.id, w.tokens, length(w.tokens)
   from made m
   cross join lateral (select array_to_tsvector(public.word_set(m.fact)) as tokens offset 0) w
   where m.is_active
-  on conflict (user_id, memory_id) do update set tokens = excluded.tokens, words = excluded.words;
+  on conflict (user_id, memory_id) do nothing; -- another trigger may have changed it since: what that wrote is newer
   return null;
 end
 $$;
