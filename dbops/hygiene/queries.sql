@@ -102,6 +102,9 @@ select pg_catalog.min(b.command), (
   from public.hygiene_changes c where c.batch = %(batch)s::uuid and c.user_id = any (%(users)s::uuid[]) and c.table_name in ('user_memories', 'memory_blobs'))
 from public.hygiene_batches b where b.id = %(batch)s::uuid and b.command <> 'undo';
 
+-- name: analyze_ledger
+analyze public.hygiene_changes;
+
 -- name: undo
 select table_name, id, refused from public.undo_hygiene_batch(%(user)s::uuid, %(batch)s::uuid);
 
