@@ -157,6 +157,8 @@ class BackupManager:
         own = self._own(manifests)
         found = [each for each in own if before is None or each.created_at <= before]
         if found:
+            for key, what in broken:  # it may be a newer one that was meant
+                self._say(f"passed over: {key}: {what}")
             return found[-1]
         if broken:
             raise BackupDamaged(f"{broken[-1][0]}: {broken[-1][1]}", hint="no other backup is there; nothing was done")
