@@ -177,15 +177,16 @@ def _whole(
         "tables": [{"table": str(t.name), "missing": t.rows, "changed": 0, "extra": 0, "written": 0} for t in manifest.tables],
         "run": None, "id": manifest.id, "notes": [], "left_out": [],
     }  # fmt: skip
+    from dbops.backup.restore import examine_target
+
     with manager(out, "rows", connects=True, stopped=BEGUN) as library:
+        left = examine_target(library.url)
+        first = f", after dropping {left}" if left else ""
         if dry_run:
-            target = out.target(library.url)
-            out.result(document, f"would restore {manifest.id} ({what}) into {target}, which must be empty")
+            out.result(document, f"would restore {manifest.id} ({what}) into {out.target(library.url)}{first}")
             return
-        out.confirm(f"restore {manifest.id} ({what})", library.url, yes=yes, word=word)
-        done = library.restore_whole(
-            manifest, create_roles=create_roles, no_owner=no_owner, clean=yes or word is not None
-        )
+        out.confirm(f"restore {manifest.id} ({what}){first}", library.url, yes=yes, word=word)
+        done = library.restore_whole(manifest, create_roles=create_roles, no_owner=no_owner, clean=bool(left))
     for note in done.notes:
         out.warn(note)
     for each in done.left_out:

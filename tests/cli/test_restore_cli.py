@@ -100,6 +100,10 @@ class TestRowsBack:
         assert done.code == 0, done
         assert rows(accident) == before
         assert rows(accident, f'select count(*) from "{done.json["schema"]}".notes') == [(100,)]
+        # what was loaded to be looked at is no part of the next backup
+        shown = dbops("backup", "show", create(dbops), "--json").json
+        assert not [each for each in shown["tables"] if each["table"].startswith("dbops_restore_")]
+        assert done.json["schema"] in [each["object"] for each in shown["omitted"]]
 
     def test_it_asks_and_names_host_and_database(
         self, accident: str, dbops: Command, types: Callable[[str], None]
@@ -191,6 +195,8 @@ class TestWhole:
         again = dbops("backup", "restore", name, "--into", target, "--yes", "--json")
         assert again.code == 2
         assert "not empty" in again.error["message"]
+        asked = dbops("backup", "restore", name, "--into", target, "--dry-run", "--json")
+        assert (asked.code, asked.error["message"]) == (2, again.error["message"])
 
     def test_stopped_in_the_middle_and_begun_anew(
         self, shop: Path, dbops: Command, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
@@ -204,6 +210,7 @@ class TestWhole:
         assert (done.code, done.error["code"]) == (130, "interrupted")
         assert "--yes begins anew" in done.error["hint"]
         assert dbops(*restore).code == 2
+        assert "after dropping an unfinished restore" in dbops(*restore, "--dry-run").out
         assert dbops(*restore, "--yes").code == 0
         assert rows(target) == rows(os.environ["DATABASE_URL"])
 

@@ -10,7 +10,7 @@ from typing import Literal
 from dbops.backup.merge.catalog import Catalog, ForeignKey
 from dbops.backup.merge.closure import parts
 from dbops.backup.merge.model import Selection
-from dbops.backup.model import Manifest, Name, Table
+from dbops.backup.model import BESIDE, Manifest, Name, Table
 from dbops.config import Settings
 from dbops.errors import UsageError
 
@@ -60,7 +60,7 @@ def sources_by_name(manifest: Manifest) -> dict[Name, tuple[Table, ...]]:
 
 
 def is_own(name: Name) -> bool:
-    return name.schema == "dbops" or name.schema.startswith("dbops_restore_")
+    return name.schema == "dbops" or name.schema.startswith(BESIDE)
 
 
 def sources_by_root(manifest: Manifest, catalog: Catalog) -> dict[Name, tuple[Table, ...]]:

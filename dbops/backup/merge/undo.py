@@ -17,7 +17,7 @@ from dbops.backup.merge.select import Scope
 from dbops.backup.merge.session import Session, opened
 from dbops.backup.merge.staging import Staging
 from dbops.backup.merge.target import COMMA, Target, listed, row_hash, trusted
-from dbops.backup.model import Name
+from dbops.backup.model import BESIDE, Name
 from dbops.config import Settings
 from dbops.errors import DifferenceFound, UsageError
 
@@ -63,7 +63,7 @@ def _undoable(known: Run | None, run: str) -> Run:
         raise UsageError(f"run {run} has been undone already, by {known.undone_by}", hint=NOTHING)
     if known.command == "side":
         raise UsageError(
-            f"run {run} only loaded rows beside: no live row was written", hint=f"drop its schema dbops_restore_{run}"
+            f"run {run} only loaded rows beside: no live row was written", hint=f"drop its schema {BESIDE}{run}"
         )
     return known
 
