@@ -96,7 +96,7 @@ def _inflate(data: bytes, expected: int, key: str, step: int) -> Iterator[bytes]
         try:
             piece = stream.decompress(feed, min(step, expected - length + 1))
         except broken as error:
-            raise BackupDamaged(f"{key} is no whole gzip stream: {error}", hint=HINT) from None
+            raise BackupDamaged(f"{key} is no whole gzip stream", hint=HINT) from error
         feed = b""
         length += len(piece)
         if length > expected:
