@@ -5,17 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["DbopsError", "MigrationManager", "PolicyManager", "Settings", "__version__"]
+__all__ = [
+    "BackupManager",
+    "DbopsError",
+    "HygieneManager",
+    "MigrationManager",
+    "PolicyManager",
+    "Settings",
+    "__version__",
+]
 
 if TYPE_CHECKING:
+    from dbops.backup import BackupManager
     from dbops.config import Settings
     from dbops.errors import DbopsError
+    from dbops.hygiene import HygieneManager
     from dbops.migrate import MigrationManager
     from dbops.policy import PolicyManager
 
 _HOME = {
-    "DbopsError": "dbops.errors", "MigrationManager": "dbops.migrate", "PolicyManager": "dbops.policy",
-    "Settings": "dbops.config",
+    "BackupManager": "dbops.backup", "DbopsError": "dbops.errors", "HygieneManager": "dbops.hygiene",
+    "MigrationManager": "dbops.migrate", "PolicyManager": "dbops.policy", "Settings": "dbops.config",
 }  # fmt: skip
 
 

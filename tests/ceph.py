@@ -90,10 +90,12 @@ class Ceph:
         return {**os.environ, "CEPH_CONF": str(self.folder / "ceph.conf")}
 
     def rot(self, key: str) -> None:
-        """Change bytes of the object whose key ends so, in the storage below the server."""
+        """Change bytes of the objects whose key ends so, in whatever bucket, in the storage below the server."""
         pool = "default.rgw.buckets.data"
-        [name] = [each for each in self.run("rados", "-p", pool, "ls").splitlines() if each.endswith(key)]
-        self.run("rados", "-p", pool, "put", name, "-", "--offset", "40", data=b"rotten")
+        names = [each for each in self.run("rados", "-p", pool, "ls").splitlines() if each.endswith(key)]
+        assert names, f"nothing to rot: {key}"
+        for name in names:
+            self.run("rados", "-p", pool, "put", name, "-", "--offset", "12", data=b"rotten")
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
@@ -139,7 +141,7 @@ def ceph(folder: Path) -> Iterator[Ceph]:
         cluster.run("ceph", "--connect-timeout", "30", "osd", "create")
         cluster.run("ceph-osd", "-i", "0", "--mkfs")
         cluster.start("ceph-osd", "-i", "0")
-        _wait(lambda: json.loads(cluster.run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1, cluster)
+        _wait(lambda: _up(cluster), cluster)
         cluster.start("radosgw", "-n", "client.rgw")
         _wait(lambda: _answers(cluster.url), cluster)
         keys = ("--access-key", ACCESS, "--secret-key", SECRET)
@@ -156,6 +158,13 @@ def _wait(condition: object, cluster: Ceph) -> None:
         assert not dead, f"{dead} ended: " + (cluster.folder / f"{dead[0]}.out").read_text(errors="replace")[-2000:]
         assert time.monotonic() < end, "the cluster did not start"
         time.sleep(0.2)
+
+
+def _up(cluster: Ceph) -> bool:
+    """Whether the storage is there. It gives up where it meets the monitor before that knows the cluster's id."""
+    if cluster.processes["ceph-osd"].poll() is not None:
+        cluster.start("ceph-osd", "-i", "0")
+    return bool(json.loads(cluster.run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1)
 
 
 def _answers(url: str) -> bool:

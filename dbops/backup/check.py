@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -46,8 +47,8 @@ def check(
 ) -> Checked:
     """Look at the newest backup of a database: its age, that each of its objects is there, a few of them read.
 
-    One that is damaged is told, and the newest one without damage counts; a backup from the future does not. With
-    `proven`, the last drill that succeeded must not be older than that. Raises StoreError.
+    One that is damaged is told, and the newest one without damage counts; a backup from the future does not. The last
+    drill must not have failed; with `proven`, the last that succeeded must not be older than that. Raises StoreError.
     """
     manifests, broken = read_all(store)
     own = [each for each in manifests if database_of(each) == database and each.created_at <= now + _SKEW]
@@ -55,11 +56,13 @@ def check(
     since = good.created_at if good else None
     # nobody can say whose a manifest is that cannot be read: one that would be the newest counts
     damaged += [Damage(key, what, (key.split("/")[1],)) for key, what in broken if _later(key, since)]
-    drills = [each for each in read_drills(store)[0] if each.ok and each.id in {one.id for one in own}]
+    tried = [each for each in read_drills(store)[0] if each.id in {one.id for one in own}]
+    drills = [each for each in tried if each.ok]
     proven_at = max((each.at for each in drills), default=None)
     newest = _described(good, drills, now) if good else None
-    problems = tuple(_problems(newest, proven_at, now, max_age, proven))
-    return Checked(newest, proven_at, problems, tuple(damaged))
+    ahead = any(database_of(each) == database and each.created_at > now + _SKEW for each in manifests)
+    problems = [*_too_old(newest, max_age, ahead=ahead), *_unproven(tried, proven_at, now, proven)]
+    return Checked(newest, proven_at, tuple(problems), tuple(damaged))
 
 
 def _newest_good(store: Store, own: list[Manifest]) -> tuple[Manifest | None, list[Damage]]:
@@ -104,24 +107,29 @@ def _described(manifest: Manifest, drills: list[Drill], now: datetime) -> Newest
     return Newest(manifest.id, manifest.created_at, age, proven_at)
 
 
-def _problems(
-    newest: Newest | None, proven_at: datetime | None, now: datetime, max_age: timedelta, proven: timedelta | None
-) -> list[str]:
-    found = []
+def _too_old(newest: Newest | None, max_age: timedelta, *, ahead: bool) -> Iterator[str]:
+    clock = "; a newer one has a time in the future, which does not count: a clock is wrong" if ahead else ""
     if newest is None:
-        found.append("there is no good backup of this database")
+        yield f"there is no good backup of this database{clock}"
     elif newest.age_s > max_age.total_seconds():
-        found.append(
-            f"the newest good backup is {_told(newest.age_s)} old, the limit is {_told(max_age.total_seconds())}"
-        )
+        limit = _told(max_age.total_seconds())
+        yield f"the newest good backup is {_told(newest.age_s)} old, the limit is {limit}{clock}"
+
+
+def _unproven(tried: list[Drill], proven_at: datetime | None, now: datetime, proven: timedelta | None) -> Iterator[str]:
+    last = max(tried, key=lambda each: each.at, default=None)
+    if last and not last.ok:
+        yield f"the last drill failed, of {last.id}: {_why(last)}; dbops backup drill tries again"
     if proven and proven_at is None:
-        found.append("no backup of this database was ever proven: dbops backup drill latest")
+        yield "no backup of this database was ever proven: dbops backup drill latest"
     elif proven and proven_at and now - proven_at > proven:
         age = (now - proven_at).total_seconds()
-        found.append(
-            f"the last backup that was proven was so {_told(age)} ago, the limit is {_told(proven.total_seconds())}"
-        )
-    return found
+        yield f"the last backup that was proven was so {_told(age)} ago, the limit is {_told(proven.total_seconds())}"
+
+
+def _why(drill: Drill) -> str:
+    tables = [f"{each.table}: {each.reason}" for each in drill.tables if not each.matches]
+    return next(iter((*drill.problems, *tables)), "nothing was compared")
 
 
 def _told(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from dbops.backup.model import Name, Omitted
+from dbops.backup.model import BESIDE, Name, Omitted
 
 MANAGED_OWNER = re.compile(r"supabase_\w+|pgbouncer")
 ROWS_KEPT = ("auth", "storage")  # of the schemas that Supabase manages: users and files, to which others refer
@@ -30,12 +30,17 @@ class Relation:
     def managed(self) -> bool:
         return bool(MANAGED_OWNER.fullmatch(self.schema_owner))
 
+    @property
+    def beside(self) -> bool:
+        """Whether it is what `restore --mode side` loaded."""
+        return self.name.schema.startswith(BESIDE)
+
 
 @dataclass(frozen=True)
 class Chosen:
     """What is copied (`tables`), what is only locked beside (`parents`), whose values are kept, what is left out.
 
-    `managed` are the schemas whose definitions belong to somebody else.
+    `managed` are the schemas whose definitions are left out: they belong to somebody else, or to a look at a backup.
     """
 
     tables: tuple[Relation, ...]
@@ -53,6 +58,9 @@ def choose(relations: Sequence[Relation], standby: bool, include: Sequence[str],
     for each in relations:
         if each.extension and each.condition is None:
             continue  # CREATE EXTENSION makes it
+        if each.beside:
+            omitted[each.name.schema] = "loaded beside by `restore --mode side`: left out; drop it when you have looked"
+            continue
         if each.managed:
             kept = each.name.schema in ROWS_KEPT
             omitted[each.name.schema] = "managed by Supabase: " + ("rows only, no definitions" if kept else "left out")
@@ -65,7 +73,7 @@ def choose(relations: Sequence[Relation], standby: bool, include: Sequence[str],
             (tables if each.kind == "r" else sequences).append(each)
     parents = tuple(each for each in relations if each.kind == "p" and not each.extension)
     left_out = tuple(Omitted(name, reason) for name, reason in sorted(omitted.items()))
-    managed = frozenset(each.name.schema for each in relations if each.managed)
+    managed = frozenset(each.name.schema for each in relations if each.managed or each.beside)
     return Chosen(tuple(tables), parents, tuple(sequences), managed, left_out)
 
 

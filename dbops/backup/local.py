@@ -18,6 +18,7 @@ from dbops.errors import BackupDamaged, StoreError, shown
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _TEMPORARY = ".tmp"
+_TRIES = 5
 
 
 class LocalStore:
@@ -39,14 +40,19 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
-        try:
-            self._write(path, data)
-        except OSError as error:
-            raise self._failure(key, "written", error) from error
+        for left in reversed(range(_TRIES)):
+            try:
+                self._write(path, data)
+                return
+            except OSError as error:
+                # a sweep has just removed the folder, that was empty, or the file, that was half-written
+                if not (left and isinstance(error, FileNotFoundError)):
+                    raise self._failure(key, "written", error) from error
 
     def _write(self, path: Path, data: bytes) -> None:
         temporary = path.parent / f".{secrets.token_hex(8)}{_TEMPORARY}"
-        descriptor = self._create(temporary)
+        self._make(path.parent)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
@@ -57,16 +63,6 @@ class LocalStore:
             temporary.unlink(missing_ok=True)
             raise
         _sync(path.parent)
-
-    def _create(self, path: Path, tries: int = 5) -> int:
-        for left in reversed(range(tries)):
-            self._make(path.parent)
-            try:
-                return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            except FileNotFoundError:  # a delete has just removed the empty folder
-                if not left:
-                    raise
-        raise AssertionError
 
     def _make(self, folder: Path) -> None:
         """Make a folder of the store and those above it, each for its owner only, each entered durably in its parent."""

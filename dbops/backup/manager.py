@@ -157,13 +157,16 @@ class BackupManager:
         own = self._own(manifests)
         found = [each for each in own if before is None or each.created_at <= before]
         if found:
+            for key, what in broken:  # it may be a newer one that was meant
+                self._say(f"passed over: {key}: {what}")
             return found[-1]
         if broken:
             raise BackupDamaged(f"{broken[-1][0]}: {broken[-1][1]}", hint="no other backup is there; nothing was done")
         what = f"before {before:%Y-%m-%d %H:%M:%S %Z}" if before else f"in {self.store.place}"
-        raise ObjectMissing(
-            f"there is no backup {what}", hint="`dbops backup list` shows what is there; nothing was done"
+        hint = (
+            "`dbops backup list` shows what is there" if manifests else "take one: dbops backup create, or see --store"
         )
+        raise ObjectMissing(f"there is no backup {what}", hint=f"{hint}; nothing was done")
 
     def describe(self, backup: str = "latest", *, before: datetime | None = None) -> Listed:
         """One backup, with its drills."""

@@ -9,6 +9,7 @@ from typing import Literal
 Tier = Literal["daily", "weekly", "monthly", "manual"]
 TIERS: tuple[Tier, ...] = ("daily", "weekly", "monthly", "manual")
 FORMAT = 1
+BESIDE = "dbops_restore_"  # with the run behind it: the schema of `restore --mode side`
 MANIFEST, SCHEMA, POST = "manifest.json", "schema.sql.gz", "post.sql.gz"
 
 

@@ -68,10 +68,10 @@ def manifest_key(backup: str) -> str:
 
 
 def compress(data: bytes) -> bytes:
-    """`data` as an object: gzip, level 1, the same for the same bytes."""
+    """`data` as an object: gzip, level 2, the same for the same bytes."""
     from isal import isal_zlib
 
-    body = isal_zlib.compress(data, 1, -15)
+    body = isal_zlib.compress(data, 2, -15)
     tail = struct.pack("<II", isal_zlib.crc32(data), len(data) & 0xFFFFFFFF)
     seal = struct.pack("<I", isal_zlib.crc32(tail, isal_zlib.crc32(body)))
     return b"".join((_FIXED, seal, body, tail))
@@ -96,7 +96,7 @@ def _inflate(data: bytes, expected: int, key: str, step: int) -> Iterator[bytes]
         try:
             piece = stream.decompress(feed, min(step, expected - length + 1))
         except broken as error:
-            raise BackupDamaged(f"{key} is no whole gzip stream: {error}", hint=HINT) from None
+            raise BackupDamaged(f"{key} is no whole gzip stream", hint=HINT) from error
         feed = b""
         length += len(piece)
         if length > expected:

@@ -96,6 +96,20 @@ def _refuse_unfit(conn: Connection) -> None:
         )
 
 
+def examine_target(url: str) -> str:
+    """What an interrupted restore left in the database at `url`, in words, or "". Changes nothing.
+
+    Raises UsageError for a database that is not empty, UnfitServer for a standby or a pooler, CannotConnect.
+    """
+    with closing(connect(url, "restore")) as conn:
+        _refuse_unfit(conn)
+        with translated():
+            if mark := read_mark(conn):
+                return f"an unfinished restore of {mark.backup}, begun at {mark.began_at}"
+            refuse_used(conn)
+    return ""
+
+
 def _take(conn: Connection, manifest: Manifest, clean: bool) -> None:
     """Make the database this restore's: empty, and marked. One that is somebody's is not touched."""
     mark = read_mark(conn)

@@ -78,7 +78,7 @@ class _Lock:
         if found and found.token != self.token and found.age <= self.seconds:
             return False
         took_over = found is not None
-        if not (self._put(IfMatch=found.etag) if found else self._put(IfNoneMatch="*")) and not self._is_ours():
+        if not (self._replace(found) if found else self._put(IfNoneMatch="*")) and not self._is_ours():
             return False
         if took_over or not self._honours_conditions():
             # two may have written at once: the last one has it, and both see that after a while
@@ -95,6 +95,10 @@ class _Lock:
             "are told apart only by waiting; start runs at different times"
         )
         return False
+
+    def _replace(self, found: _Found) -> bool:
+        # Ceph compares the bare hash with what we send, others want the quotes that belong to an ETag
+        return any(self._put(IfMatch=etag) for etag in (found.etag, found.etag.strip('"')))
 
     def _put(self, **condition: str) -> bool:
         from dbops.backup.s3 import Refused
@@ -125,7 +129,7 @@ class _Lock:
         while not stop.wait(self.seconds / 3):
             try:
                 found = self._read()
-                if not found or found.token != self.token or not self._put(IfMatch=found.etag):
+                if not found or found.token != self.token or not self._replace(found):
                     self.lost = True
                     return
                 last = time.monotonic()

@@ -130,6 +130,8 @@ def _variables(place: Place, heartbeat: Heartbeat, quote: str) -> Unit:
         f"# {place.variables}: secrets, so only root may read it (chmod 600)\n"
         "# the database; where tables are under FORCE ROW LEVEL SECURITY the role must be a superuser or have BYPASSRLS\n"
         + line("DATABASE_URL", "")
+        + "# a URL that was forgotten is an error, and not a backup of an empty embedded server\n"
+        + line("DBOPS_NO_EMBEDDED", "1")
         + "# where the backups lie, a folder or s3://bucket/prefix, and the bucket's keys\n"
         + line("DBOPS_STORE", "s3://bucket/prefix", set_=False)
         + line("AWS_ACCESS_KEY_ID", "", set_=False)

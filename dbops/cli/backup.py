@@ -18,8 +18,6 @@ from dbops.cli.backup_output import (
     created_document,
     created_text,
     damaged_document,
-    drill_document,
-    drill_text,
     list_text,
     listed_document,
     moment,
@@ -29,15 +27,18 @@ from dbops.cli.backup_output import (
     verified_text,
 )
 from dbops.cli.main import Lazy, common
-from dbops.cli.migrate import CONFIRM, DRY_RUN, SCRATCH, WAIT, YES
+from dbops.cli.migrate import CONFIRM, DRY_RUN, WAIT, YES
 from dbops.cli.output import Output
 from dbops.cli.xray import size
-from dbops.errors import DbopsError, UsageError
+from dbops.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     from dbops.backup.manager import AnyTier, BackupManager
-    from dbops.config import Settings
 
+UNFINISHED = "no backup was written; what was stored is used by the next `dbops backup create`"
+NEXT = (
+    "next: `dbops backup create` stores anew what the database still has; `dbops backup list` shows the other backups"
+)
 STORE = click.option("--store", metavar="STORE", help="A folder or s3://bucket/prefix (default: backups/).")
 ID = click.argument("backup", metavar="[ID]", default="latest")
 
@@ -69,6 +70,7 @@ BEFORE = click.option(
 ELSEWHERE = dict.fromkeys(("diff", "restore"), "dbops.cli.restore") | dict.fromkeys(
     ("export", "import_", "schedule", "ping"), "dbops.cli.exchange"
 )
+ELSEWHERE["drill"] = "dbops.cli.drill"
 
 
 @click.group(cls=Lazy, lazy={name.rstrip("_"): f"{module}:{name}" for name, module in ELSEWHERE.items()})
@@ -86,16 +88,24 @@ def command() -> None:
 
 
 @contextmanager
-def manager(out: Output, what: str, *, connects: bool = False) -> Iterator[BackupManager]:
-    """The library's manager, its progress shown; `connects`: the database is needed for certain."""
+def manager(
+    out: Output, what: str, *, connects: bool = False, stopped: str = "nothing was changed"
+) -> Iterator[BackupManager]:
+    """The library's manager, its progress shown; `connects`: the database is needed for certain.
+
+    `stopped` is what somebody is told who ends it with Ctrl-C.
+    """
     from dbops.backup.manager import BackupManager
     from dbops.embedded import resolve
 
     if connects:
         url = resolve(out.settings, lambda server: out.embedded(server.data_directory))
         out.settings = replace(out.settings, url=url)
-    with Bar(out, what) as bar:
-        yield BackupManager(settings=out.settings, tell=bar)
+    try:
+        with Bar(out, what) as bar:
+            yield BackupManager(settings=out.settings, tell=bar)
+    except (KeyboardInterrupt, click.Abort):
+        raise Interrupted("interrupted", hint=stopped) from None
 
 
 @command.command()
@@ -118,7 +128,7 @@ def create(out: Output, tier: AnyTier, include: tuple[str, ...], exclude: tuple[
     dbops backup create
     dbops backup create --tier auto --url "$PROD_URL" --store s3://backups/shop
     """
-    with manager(out, "rows", connects=True) as library:
+    with manager(out, "rows", connects=True, stopped=UNFINISHED) as library:
         if dry_run:
             plan = library.plan_create(tier, include=include, exclude=exclude)
             document: dict[str, Any] = {
@@ -148,8 +158,8 @@ def list_(out: Output) -> None:
     dbops backup list --json
     """
     with manager(out, "") as library:
-        listed = library.get_backup_list()
-    out.result({"backups": [listed_document(each) for each in listed]}, list_text(listed))
+        listed, place = library.get_backup_list(), library.store.place
+    out.result({"backups": [listed_document(each) for each in listed]}, list_text(listed, place))
 
 
 @command.command()
@@ -194,8 +204,10 @@ def check(out: Output, max_age: timedelta, proven: timedelta | None) -> int:
     dbops backup check --max-age 26h --proven 8d
     """
     with manager(out, "", connects=True) as library:
-        found = library.check(max_age=max_age, proven=proven)
-    out.result(check_document(found), check_text(found))
+        found, place = library.check(max_age=max_age, proven=proven), library.store.place
+    out.result(check_document(found), check_text(found, place))
+    if found.damaged:
+        out.say(NEXT)
     return 13 if found.damaged else 3 if found.problems else 0
 
 
@@ -222,6 +234,8 @@ def verify(out: Output, backup: str | None, everything: bool, sample: float) -> 
         found = library.verify_backup_integrity(None if everything else backup or "latest", sample=sample)
     document = {"ok": found.ok, "checked_bytes": found.checked_bytes, "damaged": damaged_document(found.damaged)}
     out.result(document | {"backups": list(found.backups), "objects": found.objects}, verified_text(found))
+    if not found.ok:
+        out.say(NEXT)
     return 0 if found.ok else 13
 
 
@@ -239,7 +253,8 @@ def prune(out: Output, dry_run: bool, yes: bool, word: str | None) -> None:
     \b
     dbops backup prune --dry-run     each backup with the reason why it stays or goes
     """
-    with manager(out, "", connects=True) as library:
+    stopped = "the backups that are listed are whole; the next prune goes on"
+    with manager(out, "", connects=True, stopped=stopped) as library:
         plan = library.plan_cleanup()
         if dry_run:
             out.result(prune_document(plan), str(plan))
@@ -255,49 +270,3 @@ def prune(out: Output, dry_run: bool, yes: bool, word: str | None) -> None:
     document = prune_document(plan) | {"freed_bytes": done.freed_bytes}
     what = f"removed {count(len(done.removed), 'backup')} from {place}, {size(done.freed_bytes)} freed"
     out.result(document, f"{what}; {count(len(plan.kept), 'backup')} stay{'s' * (len(plan.kept) == 1)}")
-
-
-@command.command()
-@ID
-@BEFORE
-@STORE
-@SCRATCH
-@common
-def drill(out: Output, backup: str, before: datetime | None) -> int:
-    """Restore a backup (default: the newest) into a scratch server, compare all of it, and keep the result beside it.
-
-    Rows, content and sequences of every table, then the migrations' check. Exit 13 where something differs.
-
-    \b
-    dbops backup drill
-    """
-    with manager(out, "restored") as library:
-        manifest = library.get_backup(chosen(backup, before), before=before)
-        out.say(f"restoring {manifest.id} into a scratch server")
-        done = library.drill(manifest.id, check=migrations_check(out.settings, manifest.fingerprint))
-    out.result(drill_document(done), drill_text(done, whole=out.verbose))
-    return 0 if done.ok else 13
-
-
-def migrations_check(settings: Settings, fingerprint: str) -> Any:
-    """`dbops migrate check` for a restored database: a line for each thing that differs from what the last run left.
-
-    A database that had drifted before the backup was taken is restored with that drift: no fault of the backup.
-    """
-
-    def check(url: str) -> list[str]:
-        from dbops.fingerprint import schema_text
-        from dbops.migrate import MigrationManager
-
-        try:
-            drift = MigrationManager(settings=replace(settings, url=url, url_source="argument")).check()
-            if not drift.comparable or not drift.text:
-                return []
-            now = schema_text(url, settings.schemas, exclude_tables=(settings.table,))
-        except DbopsError as error:
-            return [f"dbops migrate check could not be run: {error.message}"]
-        if now.hash == fingerprint:
-            return []
-        return [f"dbops migrate check: {line}" for line in drift.text.splitlines() if line[:1] in ("+", "-")]
-
-    return check

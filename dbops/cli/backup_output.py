@@ -1,4 +1,4 @@
-"""How backups, differences and their progress look, for people and for scripts."""
+"""How backups and the progress of work on them look, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from dbops.cli.output import Output, duration, utc
 from dbops.cli.xray import size
 
 if TYPE_CHECKING:
-    from dbops.backup import Checked, Difference, Drill, Listed, Manifest, Merged, Verified
+    from dbops.backup import Checked, Drill, Listed, Manifest, Verified
     from dbops.backup.create import Progress
-    from dbops.backup.merge import Sample, TableDifference
     from dbops.backup.prune import PrunePlan
 
 _EVERY_S = 10.0  # where there is no terminal
@@ -128,9 +127,9 @@ def listed_document(listed: Listed) -> dict[str, Any]:
     }
 
 
-def list_text(listed: Sequence[Listed]) -> str:
+def list_text(listed: Sequence[Listed], place: str) -> str:
     if not listed:
-        return "no backups"
+        return f"no backups in {place}"
     several = len({each.manifest.database for each in listed}) > 1
     rows = [_list_row(each, several) for each in listed]
     return table_text(
@@ -203,12 +202,13 @@ def check_document(checked: Checked) -> dict[str, Any]:
     }
 
 
-def check_text(checked: Checked) -> str:
+def check_text(checked: Checked, place: str) -> str:
     newest = checked.newest
-    lines = [f"newest good backup: {newest.id}, {newest.age_s / 3600:.1f} h old"] if newest else []
+    lines = [f"newest good backup in {place}: {newest.id}, {newest.age_s / 3600:.1f} h old"] if newest else []
     lines += [f"last proven restore: {utc(checked.proven_at):%Y-%m-%d %H:%M} UTC"] if checked.proven_at else []
     lines += damaged_lines(checked.damaged)
-    return "\n".join([*lines, *(f"too old: {each}" for each in checked.problems), *(["ok"] if checked.ok else [])])
+    lines += [f"PROBLEM  {each}{'' if newest else f' in {place}'}" for each in checked.problems]
+    return "\n".join([*lines, *(["ok"] if checked.ok else [])])
 
 
 def damaged_document(damaged: Sequence[Any]) -> list[dict[str, Any]]:
@@ -260,82 +260,6 @@ def drill_text(drill: Drill, *, whole: bool = False) -> str:
         f"restored on PostgreSQL {drill.server_version // 10000} in {duration(drill.restore_ms)}"
     )
     return "\n".join(lines)
-
-
-# --- differences ---------------------------------------------------------------------------------
-
-
-def difference_document(found: Difference) -> dict[str, Any]:
-    return {
-        "tables": [_table_document(table) for table in found.tables],
-        "run": None,
-        "backup": found.backup,
-        "against": found.against,
-        "notes": list(found.notes),
-    }
-
-
-def _table_document(table: TableDifference) -> dict[str, Any]:
-    counts = {"missing": table.missing, "changed": table.changed, "extra": table.extra}
-    samples = [asdict(each) for each in table.samples]
-    return {"table": table.table, **counts, "written": 0, "equal": table.equal, "samples": samples}
-
-
-def plan_document(tables: Sequence[TableDifference]) -> dict[str, Any]:
-    return {"tables": [_table_document(table) for table in tables], "run": None}
-
-
-def merged_document(merged: Merged) -> dict[str, Any]:
-    return {
-        "tables": [asdict(table) for table in merged.tables],
-        "run": merged.run or None,
-        "mode": merged.mode,
-        "schema": merged.schema or None,
-    }
-
-
-def difference_text(found: Difference) -> str:
-    lines = [f"{found.backup} beside {found.against}:"]
-    differing = [table for table in found.tables if table.differs]
-    if differing:
-        head = ["table", "missing", "changed", "extra", "equal"]
-        rows = [[t.table, *(f"{n:,}" for n in (t.missing, t.changed, t.extra, t.equal))] for t in differing]
-        lines.append(table_text([head, *rows]))
-    same = len(found.tables) - len(differing)
-    lines += [line for table in differing for line in samples_text(table)]
-    lines += [f"note: {note}" for note in found.notes]
-    lines.append(f"{count(len(differing), 'table')} differ{'s' * (len(differing) == 1)}, {same} the same")
-    return "\n".join(lines)
-
-
-def samples_text(table: TableDifference) -> Iterator[str]:
-    """A few of the rows that differ: `-` only the backup has it, `+` only the live table, `~` they differ."""
-    for each in table.samples:
-        yield f"  {_SIGNS[each.what]} {table.table} {each.key}{_columns_text(each)}"
-
-
-_SIGNS = {"missing": "-", "extra": "+", "changed": "~"}
-
-
-def _columns_text(sample: Sample) -> str:
-    if sample.what != "changed" or not sample.columns:
-        return ""
-    return ": " + ", ".join(
-        f"{name} {_value(live)} (backup: {_value(backup)})" for name, live, backup in sample.columns
-    )
-
-
-def _value(text: str | None) -> str:
-    return "null" if text is None else repr(text)
-
-
-def merged_text(merged: Merged) -> str:
-    lines = [f"{table.table}: {count(table.written, 'row')} written" for table in merged.tables if table.written]
-    if merged.schema:
-        lines.append(f"beside, in the schema {merged.schema}: drop it when it is no longer needed")
-    elif merged.run:
-        lines.append(f"run {merged.run}; to take it back: dbops backup restore --undo {merged.run}")
-    return "\n".join(lines) or "nothing to do: the rows are the same"
 
 
 def count(number: int, noun: str) -> str:

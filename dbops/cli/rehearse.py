@@ -39,8 +39,9 @@ def rehearse(out: Output, backup: str, before: datetime | None, to: str | None) 
     dbops migrate rehearse
     dbops migrate rehearse backup_20250101_120000_daily --to 20250201_000002
     """
-    with manager(out, "rows") as library:
+    with manager(out, "rows", stopped="the scratch server is gone; the database was not touched") as library:
         manifest = library.get_backup(chosen(backup, before), before=before)
+        _check_files(out, manifest.migration, to)
         out.say(f"restoring {manifest.id} into a scratch server")
         with library.scratch_copy(manifest) as copy:
             if copy.note:
@@ -59,6 +60,20 @@ def rehearse(out: Output, backup: str, before: datetime | None, to: str | None) 
     restored = f"{count(copy.restored.rows, 'row')} of {manifest.id} restored in {duration(copy.restored.duration_ms)}"
     out.result(document, "\n".join([*lines, restored]))
     return 1 if found.failed else 0
+
+
+def _check_files(out: Output, applied: str, to: str | None) -> None:
+    """Read the migrations after `applied` before a restore that may take an hour. Raises MigrationFileError, UsageError."""
+    from dbops.migrate.files import version_order
+    from dbops.migrate.kinds import program
+    from dbops.migrate.plan import require_known
+
+    files = MigrationManager(settings=out.settings).files()
+    if to is not None:
+        require_known(to, [file.version for file in files])
+    for file in files:
+        if not applied or version_order(file.version) > version_order(applied):
+            program(file.up)
 
 
 def _on(out: Output, copy: Copy, to: str | None) -> tuple[Xray, Mapping[str, Size]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -9,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.backup import BEFORE, ID, STORE, chosen, manager
-from dbops.cli.backup_output import (
-    count,
+from dbops.cli.backup_output import count, omitted_document
+from dbops.cli.difference_output import (
     difference_document,
     difference_text,
     merged_document,
     merged_text,
-    omitted_document,
     plan_document,
     samples_text,
 )
@@ -23,11 +24,14 @@ from dbops.cli.main import common
 from dbops.cli.migrate import CONFIRM, DRY_RUN, WAIT, YES
 from dbops.cli.output import Output, duration
 from dbops.config import libpq_url
+from dbops.errors import DbopsError, UsageError
 
 if TYPE_CHECKING:
     from dbops.backup import BackupManager, Manifest
     from dbops.backup.merge import Mode
 
+MERGED_WHOLE = "rows are written in one transaction, all or none; `dbops backup diff` shows how they stand"
+BEGUN = "a database in which the restore had begun is marked as unfinished: the same command with --yes begins anew"
 TABLE = click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this table; may be given again.")
 USER = click.option("--user", metavar="USER", help="Only this user's rows, by the tenancy column (setting tenancy).")
 WHERE = click.option("--where", metavar="EXPR", help="Only the rows of one --table for which this is true.")
@@ -53,12 +57,28 @@ def diff(
     dbops backup diff --table notes
     dbops backup diff --before 2025-01-31T03:00 --user 7c9e6679-7425-40de-944b-e07fc1f90ae7
     """
-    with manager(out, "", connects=True) as library:
+    with manager(out, "", connects=True) as library, blamed(user, where):
         found = library.diff(
             chosen(backup, before), before=before, tables=tables or None, user=user, where=where, against=against
         )
     out.result(difference_document(found), difference_text(found))
+    if any(table.missing or table.changed for table in found.tables):
+        out.say("next: `dbops backup restore` with --table or --user, and --mode missing or upsert; --dry-run first")
     return 3 if exit_code and any(table.differs for table in found.tables) else 0
+
+
+@contextmanager
+def blamed(user: str | None, where: str | None) -> Iterator[None]:
+    """What PostgreSQL says of a --user or --where that it cannot read is an error of usage."""
+    try:
+        yield
+    except DbopsError as error:
+        state = str(getattr(error.__cause__, "sqlstate", None) or "")
+        # https://www.postgresql.org/docs/current/errcodes-appendix.html: data exception; syntax error, unknown name
+        if type(error) is not DbopsError or (user or where) is None or state[:2] not in ("22", "42"):
+            raise
+        what = f"--where {where!r}" if where is not None else f"--user {user!r}"
+        raise UsageError(f"{what}: {error.message.splitlines()[0]}", hint="no live row was touched") from error
 
 
 @click.command()
@@ -111,14 +131,15 @@ def restore(
         if not into.strip():
             raise click.UsageError("--into is empty")
         out.settings = replace(out.settings, url=libpq_url(into), url_source="option")
-    with manager(out, "rows", connects=True) as library:
-        if mode is None:
-            _whole(out, library, manifest, create_roles, no_owner, dry_run, yes, word)
-            return
-        with library.plan_merge(
-            manifest, mode=mode, tables=tables or None, user=user, where=where, cascade=cascade
-        ) as prepared:
-            _merge(out, library, prepared, dry_run, yes, word)
+    if mode is None:
+        _whole(out, manifest, create_roles, no_owner, dry_run, yes, word)
+        return
+    with manager(out, "", connects=True, stopped=MERGED_WHOLE) as library, ExitStack() as stack:
+        with blamed(user, where):
+            prepared = stack.enter_context(
+                library.plan_merge(manifest, mode=mode, tables=tables or None, user=user, where=where, cascade=cascade)
+            )
+        _merge(out, library, prepared, dry_run, yes, word)
 
 
 def _refuse_nonsense(selected: bool, mode: str | None, undo: str | None, roles: bool, cascade: bool) -> None:
@@ -136,7 +157,7 @@ def _refuse_nonsense(selected: bool, mode: str | None, undo: str | None, roles: 
 
 
 def _undo(out: Output, run: str, dry_run: bool, yes: bool, word: str | None) -> None:
-    with manager(out, "", connects=True) as library:
+    with manager(out, "", connects=True, stopped=MERGED_WHOLE) as library:
         tables = [table.merged for table in library.plan_undo(run).tables]
         shown = "\n".join(f"  {each.table}: {count(each.written, 'row')} as before that run" for each in tables)
         if dry_run:
@@ -149,21 +170,23 @@ def _undo(out: Output, run: str, dry_run: bool, yes: bool, word: str | None) -> 
 
 
 def _whole(
-    out: Output, library: BackupManager, manifest: Manifest, create_roles: bool, no_owner: bool, dry_run: bool,
-    yes: bool, word: str | None,
-) -> None:  # fmt: skip
+    out: Output, manifest: Manifest, create_roles: bool, no_owner: bool, dry_run: bool, yes: bool, word: str | None
+) -> None:
     what = f"{count(len(manifest.tables), 'table')}, {count(manifest.rows, 'row')}"
     document: dict[str, Any] = {
         "tables": [{"table": str(t.name), "missing": t.rows, "changed": 0, "extra": 0, "written": 0} for t in manifest.tables],
         "run": None, "id": manifest.id, "notes": [], "left_out": [],
     }  # fmt: skip
-    if dry_run:
-        out.result(
-            document, f"would restore {manifest.id} ({what}) into {out.target(library.url)}, which must be empty"
-        )
-        return
-    out.confirm(f"restore {manifest.id} ({what})", library.url, yes=yes, word=word)
-    done = library.restore_whole(manifest, create_roles=create_roles, no_owner=no_owner, clean=yes or word is not None)
+    from dbops.backup.restore import examine_target
+
+    with manager(out, "rows", connects=True, stopped=BEGUN) as library:
+        left = examine_target(library.url)
+        first = f", after dropping {left}" if left else ""
+        if dry_run:
+            out.result(document, f"would restore {manifest.id} ({what}) into {out.target(library.url)}{first}")
+            return
+        out.confirm(f"restore {manifest.id} ({what}){first}", library.url, yes=yes, word=word)
+        done = library.restore_whole(manifest, create_roles=create_roles, no_owner=no_owner, clean=bool(left))
     for note in done.notes:
         out.warn(note)
     for each in done.left_out:

@@ -24,7 +24,7 @@ _FILE = re.compile(
 _NUMBER_ONLY = re.compile(r"^(?P<version>\d{8}_\d{6}|\d+)(?P<name>)(?P<part>\.up|\.down)?\.(?P<kind>sql|json)$", re.I)
 _DIRECTIVE = re.compile(r"^--[ \t]*migrate:[ \t]*(\S+)[ \t]*(.*?)[ \t]*$", re.MULTILINE)
 # possessive: nothing is tried twice, however many blank lines there are
-_COMMENT_OR_BLANK = re.compile(r"\A(?:[\s;]++|--[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+\Z")
+_COMMENT_OR_BLANK = re.compile(r"[\s;]+|--[^\n]*|/\*.*?\*/", re.DOTALL)
 _JSON_KEYS = {"version", "name", "up", "down", "requires", "loses", "transaction", "description"}
 LARGEST = 64 * 1024 * 1024
 
@@ -184,7 +184,7 @@ def parse_sql(text: str, path: Path, version: str, name: str) -> Migration:
             end = next((m.start() for m in marks if m.start() > mark.end() and m[1] in ("up", "down")), len(text))
             sections[mark[1]] = Script(text[mark.end() + 1 : end], path, line + 1, _transaction(mark, path, line))
     if first is not None:
-        if not _COMMENT_OR_BLANK.match(text[: first.start()]):
+        if not _is_empty(text[: first.start()]):
             raise MigrationFileError(
                 f"{shown(path)}: statements before the first marker", hint="move them below `-- migrate:up`"
             )
@@ -222,15 +222,27 @@ def _transaction(mark: re.Match[str], path: Path, line: int) -> bool:
 
 
 def _checked(migration: Migration) -> Migration:
-    if _COMMENT_OR_BLANK.match(migration.up.sql):
+    if _is_empty(migration.up.sql):
         raise MigrationFileError(
             f"{shown(migration.path)}: the up part is empty",
             hint="write its statements (`select 1;` where none is needed); nothing was applied",
         )
     down = migration.down
-    if down is not None and _COMMENT_OR_BLANK.match(down.sql):
+    if down is not None and _is_empty(down.sql):
         return replace(migration, down=None)
     return migration
+
+
+def _is_empty(text: str) -> bool:
+    """Whether there is nothing but comments, blanks and semicolons.
+
+    Piece by piece: one expression for the whole wants possessive quantifiers, which now and then fail in Python 3.11
+    (https://github.com/python/cpython/issues/106052).
+    """
+    at = 0
+    while piece := _COMMENT_OR_BLANK.match(text, at):
+        at = piece.end()
+    return at == len(text)
 
 
 def _read_pair(version: str, name: str, parts: dict[str, Path]) -> Migration:

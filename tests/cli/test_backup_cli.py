@@ -1,4 +1,4 @@
-"""The backup room as a person or a script meets it: take, look, verify, damage, heal, diff, restore, undo, drill."""
+"""The backup room as a person or a script meets it: take, look, verify, damage, heal, prune, drill, carry out and in."""
 
 from __future__ import annotations
 
@@ -22,39 +22,10 @@ from dbops.backup.objects import backup_id, manifest_key
 from dbops.config import Settings
 from dbops.database import parameters
 from dbops.embedded import binaries
-from dbops.errors import ObjectMissing, UsageError
-from tests.cli.conftest import Command, sql, write
+from tests.cli.backups import ANN, create, rows, shop, stop_at_the_first_rows
+from tests.cli.conftest import Command, sql
 
-ANN, BOB = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
-UP = """create table public.users (user_id uuid primary key, name text not null);
-create table public.notes (id bigint generated always as identity primary key,
-  user_id uuid not null references public.users, note text not null);"""
-ROWS = f"""insert into users values ('{ANN}', 'ann'), ('{BOB}', 'bob');
-insert into notes (user_id, note) select case n % 2 when 0 then '{ANN}' else '{BOB}' end::uuid, 'note ' || n
-from generate_series(1, 100) n"""
-NOTES = "select id, user_id, note from notes order by 1"
-
-
-@pytest.fixture
-def shop(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
-    """A project with users and their notes."""
-    monkeypatch.setenv("DATABASE_URL", empty_url)
-    write(folder, "20250101_000001_notes", UP)
-    assert dbops("migrate", "up", "-q").code == 0
-    sql(empty_url, ROWS)
-    return folder
-
-
-def rows(url: str, query: str = NOTES) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url, autocommit=True) as conn:
-        return conn.execute(query.encode()).fetchall()
-
-
-def create(dbops: Command, *options: str) -> str:
-    done = dbops("backup", "create", "--json", *options)
-    assert done.code == 0, done
-    found: str = done.json["id"]
-    return found
+__all__ = ["shop"]
 
 
 class TestCreateAndLook:
@@ -96,7 +67,7 @@ class TestCreateAndLook:
         assert done.out.startswith("a monthly backup of ")
         assert "not in it: public.users" in done.out
         assert not (shop / "backups").exists()
-        assert dbops("backup", "list").out == "no backups\n"
+        assert dbops("backup", "list").out == "no backups in backups\n"
 
     def test_auto_is_monthly_then_daily(self, shop: Path, dbops: Command) -> None:
         assert create(dbops, "--tier", "auto").endswith("_monthly")
@@ -126,6 +97,22 @@ class TestCreateAndLook:
         for arguments in (["show"], ["show", "backup_20250101_000000_daily"], ["verify", "../../etc"], ["drill", "x"]):
             done = dbops("backup", *arguments, "--json")
             assert (done.code, done.error["code"]) == (1, "object_missing"), arguments
+
+    def test_an_empty_store_is_named(self, shop: Path, dbops: Command) -> None:
+        assert dbops("backup", "list", "--store", "mistyped").out == "no backups in mistyped\n"
+        done = dbops("backup", "check", "--store", "mistyped")
+        assert (done.code, done.out) == (3, "PROBLEM  there is no good backup of this database in mistyped\n")
+        assert not (shop / "mistyped").exists()
+
+    def test_stopped_in_the_middle(self, shop: Path, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+        with monkeypatch.context() as patch:
+            stop_at_the_first_rows(patch)
+            done = dbops("backup", "create", "--json")
+        assert (done.code, done.error["code"]) == (130, "interrupted")
+        assert "no backup was written" in done.error["hint"]
+        assert dbops("backup", "list", "--json").json == {"backups": []}
+        assert list((shop / "backups" / "chunks").glob("*/*.gz"))
+        assert dbops("backup", "verify", create(dbops)).code == 0
 
     def test_no_secret_is_kept_or_told(self, shop: Path, dbops: Command, monkeypatch: pytest.MonkeyPatch) -> None:
         url = psycopg.conninfo.make_conninfo(os.environ["DATABASE_URL"], password="Kx9qsecret")
@@ -165,12 +152,15 @@ class TestVerifyAndCheck:
         path = self.damage(shop, first, "notes")
         done = dbops("backup", "verify", "--all", "--json")
         assert done.code == 13
+        assert "next: `dbops backup create`" in done.err
         assert done.json["ok"] is False
         (found,) = done.json["damaged"]
         assert found["object"] == path.relative_to(shop / "backups").as_posix()
         assert found["backups"] == sorted([first, second])
         assert found["tables"] == ["public.notes"]
-        assert dbops("backup", "check", "--json").code == 13
+        checked = dbops("backup", "check")
+        assert checked.code == 13
+        assert "next: `dbops backup create`" in checked.err
         third = create(dbops)
         assert dbops("backup", "verify", "--all").code == 0
         checked = dbops("backup", "check", "--json")
@@ -281,160 +271,6 @@ class TestPrune:
         assert dbops("backup", "prune").code == 0
 
 
-class TestRowsBack:
-    """An accident, and the way back."""
-
-    @pytest.fixture
-    def accident(self, shop: Path, dbops: Command) -> str:
-        url = os.environ["DATABASE_URL"]
-        create(dbops)
-        sql(url, f"delete from notes where id <= 10; update notes set note = 'x' where id = 50; "
-            f"insert into notes (user_id, note) values ('{BOB}', 'new')")  # fmt: skip
-        return url
-
-    def test_diff(self, accident: str, dbops: Command) -> None:
-        before = rows(accident)
-        done = dbops("backup", "diff", "--table", "notes", "--json")
-        assert done.code == 0
-        (table,) = done.json["tables"]
-        assert {k: table[k] for k in ("table", "missing", "changed", "extra", "written")} == {
-            "table": "public.notes", "missing": 10, "changed": 1, "extra": 1, "written": 0,
-        }  # fmt: skip
-        assert table["samples"]
-        assert dbops("backup", "diff", "--exit-code").code == 3
-        text = dbops("backup", "diff").out
-        assert "~ public.notes id 50: note 'x' (backup: 'note 50')" in text
-        assert rows(accident) == before
-
-    def test_no_difference(self, shop: Path, dbops: Command) -> None:
-        create(dbops)
-        done = dbops("backup", "diff", "--exit-code")
-        assert (done.code, done.out.splitlines()[-1]) == (0, "0 tables differ, 2 the same")
-
-    def test_against_another_backup(self, accident: str, dbops: Command) -> None:
-        (first,) = dbops("backup", "list", "--json").json["backups"]
-        second = create(dbops)
-        done = dbops("backup", "diff", first["id"], "--against", second, "--table", "notes", "--json")
-        assert [done.json["tables"][0][key] for key in ("missing", "changed", "extra")] == [10, 1, 1]
-
-    @pytest.mark.parametrize(
-        ("mode", "written", "left"), [("missing", 10, (0, 1, 1)), ("upsert", 11, (0, 0, 1)), ("replace", 12, (0, 0, 0))]
-    )
-    def test_each_mode_and_its_undo(
-        self, accident: str, dbops: Command, mode: str, written: int, left: tuple[int, ...]
-    ) -> None:
-        before = rows(accident)
-        dry = dbops("backup", "restore", "--table", "notes", "--mode", mode, "--dry-run", "--json")
-        assert dry.code == 0
-        assert dry.json["run"] is None
-        assert rows(accident) == before
-        done = dbops("backup", "restore", "--table", "notes", "--mode", mode, "--yes", "--json")
-        assert done.code == 0, done
-        assert done.json["tables"][0]["written"] == written
-        (table,) = dbops("backup", "diff", "--table", "notes", "--json").json["tables"]
-        assert (table["missing"], table["changed"], table["extra"]) == left
-        run = done.json["run"]
-        assert dbops("backup", "restore", "--undo", run).code == 2
-        assert dbops("backup", "restore", "--undo", run, "--dry-run", "--json").json["tables"][0]["written"] == 0
-        undone = dbops("backup", "restore", "--undo", run, "--yes", "--json")
-        assert undone.code == 0, undone
-        assert rows(accident) == before
-        assert dbops("backup", "restore", "--undo", run, "--yes").code == 2
-
-    def test_one_user(self, accident: str, dbops: Command) -> None:
-        done = dbops("backup", "restore", "--user", ANN, "--mode", "missing", "--yes", "--json")
-        assert done.code == 0, done
-        assert sum(table["written"] for table in done.json["tables"]) == 5
-        assert {row[1] for row in rows(accident, "select id, user_id::text from notes where id <= 10")} == {ANN}
-
-    def test_where(self, accident: str, dbops: Command) -> None:
-        arguments = ["--table", "notes", "--where", "id < 4", "--mode", "missing", "--yes"]
-        assert dbops("backup", "restore", *arguments).code == 0
-        assert rows(accident, "select count(*) from notes where id <= 10") == [(3,)]
-
-    def test_beside(self, accident: str, dbops: Command) -> None:
-        before = rows(accident)
-        done = dbops("backup", "restore", "--table", "notes", "--mode", "side", "--yes", "--json")
-        assert done.code == 0, done
-        assert rows(accident) == before
-        assert rows(accident, f'select count(*) from "{done.json["schema"]}".notes') == [(100,)]
-
-    def test_it_asks_and_names_host_and_database(
-        self, accident: str, dbops: Command, types: Callable[[str], None]
-    ) -> None:
-        before = rows(accident)
-        restore = ["backup", "restore", "--table", "notes", "--mode", "replace"]
-        done = dbops(*restore, "--json")
-        assert (done.code, done.error["code"]) == (2, "confirmation_required")
-        assert "insert 10; turn back 1; delete 1" in done.err
-        types("n")
-        assert dbops(*restore).code == 2
-        assert rows(accident) == before
-        types("y")
-        done = dbops(*restore)
-        assert done.code == 0
-        parts = parameters(accident)
-        assert f"{parts['dbname']} on {parts['host']}" in done.err
-        assert "dbops backup restore --undo " in done.out
-
-    @pytest.mark.parametrize(
-        "arguments",
-        [
-            ["--table", "notes"],
-            ["--user", ANN],
-            ["--mode", "nonsense"],
-            ["--table", "notes", "--mode", "missing", "--cascade"],
-            ["--table", "notes", "--mode", "missing", "--create-roles"],
-            ["--undo", "x", "--table", "notes"],
-            ["--undo", "20250101_000000_deadbeef", "--yes"],
-            ["--table", "nothing", "--mode", "missing", "--yes"],
-            ["--table", "notes", "--where", "id = 1; drop table notes", "--mode", "missing", "--yes"],
-            ["--into", "", "--yes"],
-        ],
-    )
-    def test_what_makes_no_sense_is_refused(self, accident: str, dbops: Command, arguments: list[str]) -> None:
-        before = rows(accident)
-        done = dbops("backup", "restore", *arguments, "--json")
-        assert done.code == 2, done
-        assert done.error["hint"]
-        assert rows(accident) == before
-
-    def test_a_profile_wants_its_word(self, accident: str, dbops: Command, folder: Path) -> None:
-        (folder / "dbops.toml").write_text('[env.prod]\nconfirm = "prod"\n')
-        restore = ["backup", "restore", "--table", "notes", "--mode", "missing", "--env", "prod"]
-        assert dbops(*restore, "--yes").code == 2
-        assert dbops(*restore, "--confirm", "prod").code == 0
-
-
-class TestWhole:
-    def test_into_an_empty_database(self, shop: Path, dbops: Command, make_database: Callable[..., str]) -> None:
-        name, target = create(dbops), make_database("empty")
-        dry = dbops("backup", "restore", name, "--into", target, "--dry-run", "--json")
-        assert dry.code == 0
-        assert dbops("backup", "restore", name, "--into", target, "--json").code == 2
-        assert rows(target, "select count(*) from pg_class where relname = 'notes'") == [(0,)]
-        done = dbops("backup", "restore", name, "--into", target, "--yes", "--json")
-        assert done.code == 0, done
-        assert {t["table"]: t["written"] for t in done.json["tables"]}["public.notes"] == 100
-        assert rows(target) == rows(os.environ["DATABASE_URL"])
-        again = dbops("backup", "restore", name, "--into", target, "--yes", "--json")
-        assert again.code == 2
-        assert "not empty" in again.error["message"]
-
-    def test_latest_is_that_of_the_database_that_the_url_names(
-        self, shop: Path, dbops: Command, make_database: Callable[..., str]
-    ) -> None:
-        create(dbops)
-        other, target = make_database("empty"), make_database("empty")
-        sql(other, "create table others (id int)")
-        create(dbops, "--url", other)
-        assert dbops("backup", "restore", "--into", target, "--yes").code == 0
-        assert len(rows(target)) == 100
-        lost = dbops("backup", "show", "--url", target, "--json")
-        assert lost.code == 2
-        assert "several databases" in lost.error["message"]
-
-
 class TestDrill:
     def test_a_proof_is_kept(self, shop: Path, dbops: Command, server: Any) -> None:
         name = create(dbops)
@@ -464,39 +300,6 @@ class TestDrill:
         assert done.code == 13
         assert any("drifted" in problem for problem in done.json["problems"])
         assert "FAILED" in dbops("backup", "list").out
-
-
-class TestRehearse:
-    def test_on_the_real_rows(self, shop: Path, dbops: Command, server: Any) -> None:
-        create(dbops)
-        write(shop, "20250201_000001_at", "alter table notes add column at timestamptz default clock_timestamp();\n"
-              "create index notes_user on notes (user_id);")  # fmt: skip
-        before = rows(os.environ["DATABASE_URL"])
-        done = dbops("migrate", "rehearse", "--scratch-url", server.url, "--json")
-        assert done.code == 0, done
-        (step,) = done.json["steps"]
-        first, second = step["statements"]
-        assert step["version"] == "20250201_000001"
-        assert first["rewrites"] == ["public.notes"]
-        assert {"mode": "ACCESS EXCLUSIVE", "relation": "public.notes", "created": False} in first["locks"]
-        assert (first["rows"], second["rows"]) == (100, 100)
-        assert first["duration_ms"] > 0
-        assert done.json["rows"] >= 102
-        assert rows(os.environ["DATABASE_URL"]) == before
-
-    def test_what_only_the_rows_make_fail(self, shop: Path, dbops: Command, server: Any) -> None:
-        create(dbops)
-        write(shop, "20250201_000001_unique", "create unique index one_note on notes (user_id);")
-        assert dbops("migrate", "plan", "--xray", "--scratch-url", server.url, "--json").json["failed"] == []
-        done = dbops("migrate", "rehearse", "--scratch-url", server.url)
-        assert done.code == 1
-        assert "could not create unique index" in done.out
-
-    def test_nothing_pending(self, shop: Path, dbops: Command, server: Any) -> None:
-        create(dbops)
-        done = dbops("migrate", "rehearse", "--scratch-url", server.url)
-        assert done.code == 0
-        assert "nothing to do" in done.out
 
 
 class TestExchange:
@@ -570,27 +373,3 @@ class TestSchedule:
         assert (done.code, done.json) == (0, {"pinged": False, "moment": "fail"})
         assert "did not get through" in done.err
         assert "Kx9qsecret" not in done.err
-
-
-class TestManager:
-    """The public API, by the names that interfaces promise."""
-
-    def test_the_seeds_calls(self, shop: Path, make_database: Callable[..., str], tmp_path: Path) -> None:
-        url = os.environ["DATABASE_URL"]
-        library = BackupManager(url, tmp_path / "store")
-        daily = library.schedule_daily_backup()
-        weekly = library.create_full_backup("weekly")
-        assert [each.manifest.id for each in library.get_backup_list()] == [weekly.id, daily]
-        assert library.verify_backup_integrity(daily).ok
-        sql(url, "delete from notes where id = 1")
-        with pytest.raises(UsageError, match="mode"):
-            library.restore_from_backup(daily, ["notes"])
-        merged = library.restore_from_backup(daily, ["notes"], mode="missing")
-        assert merged.run  # type: ignore[union-attr]
-        assert len(rows(url)) == 100
-        target = make_database("empty")
-        BackupManager(target, tmp_path / "store").restore_from_backup(daily)
-        assert rows(target) == rows(url)
-        assert library.cleanup_old_backups().removed == ()
-        with pytest.raises(ObjectMissing):
-            library.restore_from_backup("backup_20250101_120000_daily")

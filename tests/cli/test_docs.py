@@ -34,8 +34,8 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 SHOWN_PROJECT = "/home/ann/shop"
-COMING = {"backup", "memory", "monitor"}
-ROOMS = ("migrate", "policy")
+COMING = {"memory", "monitor"}
+ROOMS = ("migrate", "policy", "backup", "hygiene")
 COMMON = {"--url", "--env", "--config", "--no-embedded", "--json", "--verbose", "-v", "--quiet", "-q", "--help", "-h"}
 EMBEDDED = "using the embedded PostgreSQL"
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -117,7 +117,7 @@ def run_page(page: Sequence[Block]) -> list[tuple[int, list[str]]]:
             script.append(f"cat > {block.file} <<'END OF FILE'\n{block.body}END OF FILE")
         if block.runs:
             for command in block.commands:
-                text = command.text
+                text = _UNDO.sub(lambda _: _LAST_RUN, command.text)
                 for version, name in versions.items():
                     text = text.replace(version, f"$(basename migrations/sql/*_{name}.sql _{name}.sql)")
                 script.append(f"{text}\nprintf '\\n{mark} %d\\n' $?")
@@ -138,7 +138,18 @@ def run_page(page: Sequence[Block]) -> list[tuple[int, list[str]]]:
     return [(int(code), text.splitlines()) for text, code in zip(outputs[::2], outputs[1::2], strict=True)]
 
 
+# a page that undoes a restore does not know which run it was
+_UNDO = re.compile(r"(?<=--undo )\d{8}_\d{6}_[0-9a-f]{8}")
+_LAST_RUN = (
+    "$(dbops db psql -- -Atqc 'select run from dbops.restore_runs order by started_at desc limit 1' 2>/dev/null)"
+)
+
 _EQUAL = [
+    (re.compile(r"\bbackup_\d{8}_\d{6}_"), "backup_TIME_"),
+    (re.compile(r"\b\d{8}_\d{6}_[0-9a-f]{8}\b"), "RUN"),
+    (re.compile(r"\b\d+\.\d h old"), "AGE old"),
+    (re.compile(r"\buntil \d{4}-\d\d-\d\d\b"), "until DATE"),
+    (re.compile(r'("(?:age_s|\w+_bytes|bytes)": )\d+'), r"\1NUMBER"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|\+\d\d)?"), "TIME"),
     (re.compile(r"\b(20(?:2[6-9]|[3-9]\d))\d{4}_\d{6}"), "VERSION"),
     (re.compile(r"\b[0-9a-f]{64}\b"), "HASH"),
@@ -156,6 +167,8 @@ _EQUAL = [
     (re.compile(r"\b[\d,]+ attacks?\b"), "N attacks"),
     (re.compile(r"\b\d+ mutants: \d+ caught"), "N mutants: N caught"),
     (re.compile(r"\b\d+ rows? read\b"), "N rows read"),
+    # columns are as wide as what stands in them
+    (re.compile(r"(?<=\S) {2,}"), "  "),
 ]
 
 
@@ -222,7 +235,15 @@ def rewrite(page: Path) -> None:
         shift += len(body) - len(block.body)
     for version, name in new.items():
         text = text.replace(version, shown.get(name, version))
-    page.write_text(text, encoding="utf-8")
+    page.write_text(undone(text), encoding="utf-8")
+
+
+def undone(text: str) -> str:
+    """The text in which each `--undo` names the run that the page shows before it."""
+    parts = re.split(r"^(run \S+)(?=; to take it back)", text, flags=re.MULTILINE)
+    for place in range(1, len(parts), 2):
+        parts[place + 1] = _UNDO.sub(parts[place].removeprefix("run "), parts[place + 1], count=2)
+    return "".join(parts)
 
 
 # --- what is named exists ------------------------------------------------------------------------
@@ -243,6 +264,11 @@ def _leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Comm
             member = command.get_command(ctx, name)
             assert member is not None
             yield from _leaves(member, f"{path} {name}".strip())
+
+
+def shown_verbs() -> list[str]:
+    """Those that people call: `backup ping` is for schedules."""
+    return [verb for verb, command in verbs().items() if not command.hidden]
 
 
 def options(command: click.Command) -> set[str]:
@@ -359,14 +385,14 @@ def sections(page: Path) -> dict[str, str]:
 @pytest.mark.quick
 def test_every_verb_has_a_row_and_every_verb_of_a_room_a_section() -> None:
     described = {name.removeprefix("dbops ") for name in rows(ROOT / "README.md") if name.startswith("dbops ")}
-    assert described - {name for name in described if name.split()[0] in COMING} == set(verbs())
+    assert described - {name for name in described if name.split()[0] in COMING} == set(shown_verbs())
     for room in ROOMS:
         headings = {name for name in sections(DOCS / f"{room}.md") if name.startswith(f"dbops {room} ")}
-        assert headings == {f"dbops {verb}" for verb in verbs() if verb.startswith(f"{room} ")}
+        assert headings == {f"dbops {verb}" for verb in shown_verbs() if verb.startswith(f"{room} ")}
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("verb", [verb for verb in verbs() if verb.split()[0] in ROOMS])
+@pytest.mark.parametrize("verb", [verb for verb in shown_verbs() if verb.split()[0] in ROOMS])
 def test_every_option_is_described(verb: str) -> None:
     text = sections(DOCS / f"{verb.split()[0]}.md")[f"dbops {verb}"]
     assert {name for name in options(verbs()[verb]) - COMMON if not re.search(rf"{name}\b", text)} == set()

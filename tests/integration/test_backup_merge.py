@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dbops.backup.merge import merge, plan_merge
+from dbops.backup.merge import diff, merge, plan_merge, undo
 from dbops.backup.merge.locking import may_be_replica
 from dbops.backup.merge.session import opened
 from dbops.errors import DbopsError, DifferenceFound, NotAllowed, UsageError
@@ -140,12 +140,19 @@ def test_where_selects_on_both_sides_and_closes_over_what_is_needed(shop: Shop) 
         "",
         "'",
         "x][",
+        # what a string is to PostgreSQL depends on what stands before it
+        r"""body = date'\') ; delete from note; --'""",
+        """body = \u00a0e'\\') ; delete from note; --'""",
+        """body = e''\n'\\' || ') ; delete from note; --'""",
+        "body = $\u00a0$'$\u00a0$) ; delete from note; --'",
+        "body = '\0'",
     ],
 )
 def test_a_where_that_is_no_expression_is_refused(shop: Shop, where: str) -> None:
-    manifest = shop.backup()
+    manifest, before = shop.backup(), shop.all()
     with pytest.raises(UsageError, match="--where"):
         shop.merge(manifest, "missing", tables=["note"], where=where)
+    assert shop.all() == before
 
 
 def test_a_where_cannot_write(shop: Shop) -> None:
@@ -338,6 +345,96 @@ def test_a_plan_that_is_out_of_date_is_refused(shop: Shop) -> None:
             with pytest.raises(DifferenceFound, match="since the plan was made"):
                 merge(prepared)
         assert shop.all() == before
+
+
+def test_rows_that_the_mode_leaves_alone_may_go_on_changing(shop: Shop) -> None:
+    """A production database does not stand still while somebody reads a plan."""
+    manifest, before = shop.backup(), shop.all()
+    shop.run("delete from remark where id = 1; update note set body = 'bad' where id = 6")
+    for mode, change in (
+        ("missing", "update note set body = 'worse' where id = 6; insert into person values (20, 'came')"),
+        ("upsert", "insert into person values (21, 'came too'); insert into note (user_id, body) values (21, 'new')"),
+    ):
+        with plan_merge(manifest, shop.store, shop.url, shop.settings, mode=mode) as prepared:  # type: ignore[arg-type]
+            shop.run(change)
+            assert merge(prepared).written == 1
+    assert shop.all("remark")["remark"] == before["remark"]
+    assert shop.rows("select body from note where id = 6") == [("body 6",)]
+    assert shop.rows("select name from person where user_id > 4 order by 1") == [("came",), ("came too",)]
+    with plan_merge(manifest, shop.store, shop.url, shop.settings, mode="replace") as prepared:
+        shop.run("insert into person values (22, 'not in the plan')")
+        with pytest.raises(DifferenceFound, match="since the plan was made"):
+            merge(prepared)
+
+
+def test_a_row_that_came_while_the_backup_was_loaded(shop: Shop) -> None:
+    manifest = shop.backup()
+
+    def come(text: str) -> None:
+        if text.startswith("loaded public.note"):
+            shop.run("insert into note (user_id, body) values (1, 'came')")
+
+    with (
+        pytest.raises(DifferenceFound, match="while the backup's were loaded"),
+        plan_merge(manifest, shop.store, shop.url, shop.settings, mode="replace", user="1", tell=come),
+    ):
+        pass
+    found = diff(manifest, shop.store, shop.url, shop.settings, user="1", tell=come)
+    assert {each.table: each.extra for each in found.tables}["public.note"] == 2
+
+
+def test_a_partition_that_is_gone_is_named(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop(
+        """create table event (at int primary key, what text) partition by range (at);
+        create table event_1 partition of event for values from (0) to (10);
+        create table event_2 partition of event for values from (10) to (20);
+        insert into event select n, 'e' || n from generate_series(1, 19) n"""
+    )
+    manifest, before = shop.backup(), shop.all("event")
+    shop.run("drop table event_2; delete from event where at = 3")
+    with plan_merge(manifest, shop.store, shop.url, shop.settings, mode="missing", tables=["event"]) as prepared:
+        [note] = prepared.plan.notes
+    assert note.startswith("public.event_2, in the backup a partition with the columns of public.event,")
+    assert "10 rows are not compared" in note
+    shop.run("create table event_2 partition of event for values from (10) to (20)")
+    assert shop.merge(manifest, "missing", tables=["event"]).written == 11
+    assert shop.all("event") == before
+
+
+def test_a_foreign_key_that_is_not_enforced_asks_for_nothing(make_shop: Callable[..., Shop], major: str) -> None:
+    if major == "16":
+        pytest.skip("NOT ENFORCED came with PostgreSQL 18")
+    shop = make_shop(
+        "create table a (id int primary key); create table b (id int primary key, a int references a not enforced);"
+        "insert into b values (1, 99)"
+    )
+    manifest, before = shop.backup(), shop.all("b")
+    shop.run("delete from b")
+    shop.merge(manifest, "missing", tables=["b"])
+    assert shop.all("b") == before
+
+
+def test_names_that_want_quotes(make_shop: Callable[..., Shop]) -> None:
+    shop = make_shop(
+        """create schema "Odd ""Name%s"; create table "Odd ""Name%s"."select {}" (
+          "user" int generated always as identity, "a ""b%" text, "{0}" int, t int, primary key ("user", t));
+        create table "Odd ""Name%s"."p" ("user" int, t int, "dbops'x" text, primary key ("user", t),
+          foreign key ("user", t) references "Odd ""Name%s"."select {}" on delete cascade);
+        insert into "Odd ""Name%s"."select {}" ("a ""b%", "{0}", t) select 'v' || n, n, n from generate_series(1, 5) n;
+        insert into "Odd ""Name%s"."p" select "user", t, 'x' from "Odd ""Name%s"."select {}"
+        """
+    )
+    tables = ('"Odd ""Name%s"."select {}"', '"Odd ""Name%s"."p"')
+    manifest, before = shop.backup(), shop.all(*tables)
+    shop.run(f"delete from {tables[0]} where t < 3; update {tables[0]} set \"{{0}}\" = 0 where t = 4; "
+             f"insert into {tables[0]} (t) values (9)")  # fmt: skip
+    harmed = shop.all(*tables)
+    merged = shop.merge(manifest, "replace", tables=['Odd "Name%s.select {}', tables[1]])
+    assert shop.all(*tables) == before
+    undo(merged.run, shop.url, shop.settings)
+    assert shop.all(*tables) == harmed
+    shop.merge(manifest, "upsert", tables=["p"], where='p."dbops\'x" = \'x\' and not "user" = any (array[4])')
+    assert shop.rows(f"select t from {tables[1]} order by 1") == [(1,), (2,), (3,), (4,), (5,)]
 
 
 def test_there_is_no_default_mode_and_no_unknown_table(shop: Shop) -> None:

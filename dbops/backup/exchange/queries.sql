@@ -7,7 +7,7 @@ select c.oid::int8, n.nspname::text, c.relname::text, c.relkind::text,
                  where k.conrelid = c.oid and k.contype = 'f' and k.confrelid <> c.oid), '{}')
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where c.relkind in ('r', 'p') and c.relpersistence <> 't' and not c.relispartition
-  and n.nspname <> 'information_schema' and n.nspname !~ '^pg_'
+  and n.nspname <> 'information_schema' and n.nspname !~ '^(pg|dbops_restore)_'
   and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                   and d.objid = c.oid and d.deptype = 'e')
 order by 2, 3;

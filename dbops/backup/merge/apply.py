@@ -78,11 +78,11 @@ def diff(
     with opened(url, settings, "backup diff") as session:
         if against is not None:
             targets, same, notes = gather_backups(session, manifest, against, store, selection, tell)
-            found = _compare(session, targets, tuple(targets.values()), "replace")
+            found = _compare(session, targets, tuple(targets.values()), "replace", moving=True)
             return Difference(manifest.id, against.id, tuple(sorted((*same, *found.tables), key=by_name)), tuple(notes))
         gathering = Gathering(session, manifest, store, selection, tell)
         gathering.gather(only_new=False)
-        found = _compare(session, gathering.targets, gathering.ordered, "replace")
+        found = _compare(session, gathering.targets, gathering.ordered, "replace", moving=True)
         return Difference(manifest.id, _place(url), found.tables, tuple(gathering.notes))
 
 
@@ -218,7 +218,7 @@ def prove(session: Session, targets: Targets, acts: Collection[What]) -> None:
     with conn.transaction():
         conn.execute("SET TRANSACTION READ ONLY")
         for target in targets.values():
-            left = fill_delta(conn, target, targets)
+            left = fill_delta(conn, target, targets, acts)
             counts = {what: getattr(left, what) for what in acts if getattr(left, what)}
             if counts:
                 told = ", ".join(f"{count:,} {what}" for what, count in counts.items())
@@ -248,13 +248,17 @@ class _Found:
 
 
 def _compare(
-    session: Session, targets: Targets, ordered: Sequence[Target], mode: Mode, *, samples: bool = True
-) -> _Found:
-    """Fill the deltas in a read-only transaction (or a part of one), and count what they say."""
+    session: Session, targets: Targets, ordered: Sequence[Target], mode: Mode, *, samples: bool = True,
+    moving: bool = False,
+) -> _Found:  # fmt: skip
+    """Fill the deltas in a read-only transaction (or a part of one), and count what they say.
+
+    `moving`: nothing will be deleted, and rows that came while the backup's were loaded are extra ones like others.
+    """
     conn = session.conn
     with session.transaction(read_only=True):
-        counted = {target.name: fill_delta(conn, target, targets) for target in ordered}
-        if any(unforeseen(conn, target) for target in ordered):
+        counted = {target.name: fill_delta(conn, target, targets, ACTS[mode]) for target in ordered}
+        if not moving and "extra" in ACTS[mode] and any(unforeseen(conn, target) for target in ordered):
             raise DifferenceFound("live rows have changed while the backup's were loaded", hint="run it again")
         tables = tuple(difference(conn, target, targets, counted[target.name]) for target in ordered if samples)
         problems = unmet(conn, session.catalog, targets, ACTS[mode])

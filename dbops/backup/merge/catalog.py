@@ -112,5 +112,12 @@ def read_catalog(conn: Connection) -> Catalog:
 
 def sequences_of(conn: Connection, tables: Sequence[LiveTable]) -> dict[Name, int]:
     """The sequences that fill columns of these tables, with their increments."""
-    parameters = {"tables": [table.oid for table in tables]}
-    return {Name(schema, name): step for schema, name, step in conn.execute(queries(ROOM)["sequences"], parameters)}
+    return {Name(schema, name): step for schema, name, step, _ in _sequences(conn, tables)}
+
+
+def sequence_oids(conn: Connection, tables: Sequence[LiveTable]) -> list[int]:
+    return [oid for *_, oid in _sequences(conn, tables)]
+
+
+def _sequences(conn: Connection, tables: Sequence[LiveTable]) -> list[tuple[str, str, int, int]]:
+    return conn.execute(queries(ROOM)["sequences"], {"tables": [table.oid for table in tables]}).fetchall()

@@ -27,7 +27,7 @@ OLD: frozenset[What] = frozenset(("changed", "extra"))
 
 @dataclass(frozen=True)
 class Counted:
-    """The rows of one table's delta, and a digest over their keys and live values."""
+    """The rows of one table's delta, and a digest over the keys and live values of those that will be written."""
 
     missing: int = 0
     changed: int = 0
@@ -35,14 +35,15 @@ class Counted:
     digest: str = ""
 
 
-def fill_delta(conn: Connection, target: Target, targets: Targets) -> Counted:
+def fill_delta(conn: Connection, target: Target, targets: Targets, acts: Collection[What]) -> Counted:
     """Compare: the keys of all rows that differ go into the delta, with a hash of the live row."""
     conn.execute(_comparison(target, targets))
     conn.execute(SQL("ANALYZE {}").format(target.temporary("delta")))
-    return count_delta(conn, target)
+    return count_delta(conn, target, acts)
 
 
-def count_delta(conn: Connection, target: Target) -> Counted:
+def count_delta(conn: Connection, target: Target, acts: Collection[What]) -> Counted:
+    """The digest is of the differences that `acts` does away with: what is left alone may go on changing."""
     # two hashes of 64 bits, summed: the order of the rows does not count, and equal rows do not cancel out
     text = (
         "SELECT dbops_what, pg_catalog.count(*), pg_catalog.sum(pg_catalog.hashtextextended(t, 0)::pg_catalog.numeric), "
@@ -51,7 +52,7 @@ def count_delta(conn: Connection, target: Target) -> Counted:
     )
     rows = conn.execute(SQL(text).format(listed(target.key), target.temporary("delta"))).fetchall()
     counts = {row[0]: row[1] for row in rows}
-    digest = "; ".join(" ".join(str(value) for value in row) for row in rows)
+    digest = "; ".join(" ".join(str(value) for value in row) for row in rows if row[0] in acts)
     return Counted(counts.get("missing", 0), counts.get("changed", 0), counts.get("extra", 0), digest)
 
 
@@ -98,7 +99,8 @@ def unforeseen(conn: Connection, target: Target) -> bool:
 
 def difference(conn: Connection, target: Target, targets: Targets, counted: Counted) -> TableDifference:
     equal = staged_count(conn, target) - counted.missing - counted.changed
-    samples = tuple(_samples(conn, target, targets)) if counted.digest else ()
+    differs = counted.missing or counted.changed or counted.extra
+    samples = tuple(_samples(conn, target, targets)) if differs else ()
     return TableDifference(str(target.name), counted.missing, counted.changed, counted.extra, equal, samples)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from psycopg.sql import SQL, Composable
 
@@ -47,6 +47,19 @@ class Gathering:
             self._add_needed(only_new)
         for target in self.targets.values():
             self._check_key(target)
+            self.staging.index(target)
+        self.notes += [note for scope in found for note in self._gone_partitions(self.targets[scope.table])]
+
+    def _gone_partitions(self, target: Target) -> Iterator[str]:
+        """A manifest does not say whose partition a table was: where it is gone, its columns tell."""
+        names = {column.name for column in target.live.columns}
+        for name, (*_, table) in self.sources.items():
+            gone = table.kind == "partition" and name not in self.session.catalog.tables
+            if gone and target.live.partitioned and {column.name for column in table.columns} == names:
+                yield (
+                    f"{name}, in the backup a partition with the columns of {target.name}, is not in this database: its "
+                    f"{table.rows:,} rows are not compared; make it first, or load it beside (--mode side)"
+                )
 
     def _add(self, scope: Scope) -> Target:
         live = self.session.catalog.tables[scope.table]
@@ -132,7 +145,9 @@ def gather_backups(
             notes.append(f"{scope.table} is not in {theirs.id}")
         elif scope.kind == "whole" and _content(other) == _content(sources[scope.table][0]):
             same.append(TableDifference(str(scope.table), 0, 0, 0, other.rows))
-        elif scope.kind != "part":
+        elif scope.kind == "part":
+            notes.append(f"{scope.table} is not compared: whose its rows are is told by other tables only")
+        else:
             target = _pair(session, staging, scope, sources[scope.table], other, len(targets), selection)
             targets[scope.table] = target
     if not selection.tables:

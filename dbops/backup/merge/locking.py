@@ -10,11 +10,11 @@ from contextlib import contextmanager
 import psycopg
 from psycopg.sql import SQL, Composed, Identifier
 
-from dbops.backup.merge.catalog import ROOM, LiveTable
+from dbops.backup.merge.catalog import ROOM, LiveTable, sequence_oids
 from dbops.backup.merge.model import Tell
 from dbops.backup.merge.session import Session
 from dbops.backup.merge.target import COMMA, Target, qualified, trusted
-from dbops.database import redact
+from dbops.database import redact, translated
 from dbops.errors import Blocked, LockLost
 from dbops.lock import Holder, RunnerLock
 from dbops.sql import queries
@@ -58,11 +58,8 @@ def locked(session: Session, tables: Sequence[LiveTable], lock: RunnerLock, tell
             if not waited:
                 raise
             if began:
-                raise Blocked(
-                    f"a row or a sequence stayed locked by others: {str(cause).splitlines()[0]}",
-                    hint="nothing was written: the transaction was rolled back; run the command again",
-                ) from error
-            blockers = _blockers(session, tables)
+                raise _rows_blocked(session, tables, cause) from error
+            blockers = _blockers(session, [table.oid for table in tables], ("AccessShareLock", "RowShareLock"))
             if number == session.settings.lock_tries:
                 raise _blocked(session, blockers, number) from error
         tell(f"waiting for a lock: {blockers or 'its holder has just let go'}")
@@ -91,27 +88,53 @@ def _guard(session: Session, lock: RunnerLock) -> None:
         ) from error
 
 
-def _blockers(session: Session, tables: Sequence[LiveTable]) -> str:
+def _blockers(session: Session, relations: Sequence[int], but: Sequence[str]) -> str:
+    """Who holds locks on these relations, of other modes than `but`, in words."""
     with session.transaction():
-        rows = session.conn.execute(queries(ROOM)["lock_holders"], {"tables": [table.oid for table in tables]})
-        return "; ".join(
-            f"process {pid} ({user or 'unknown'}{f', {app}' if app else ''}, {state or 'state hidden'}, for {age:.0f} s) "
-            f"holds {table}: {redact(' '.join(query.split()))}"
-            for pid, user, app, state, query, table, age in rows
-        )
+        parameters = {"relations": list(relations), "but": list(but)}
+        rows = session.conn.execute(queries(ROOM)["lock_holders"], parameters).fetchall()
+    return "; ".join(
+        f"{_who(pid, user, app, state)}, for {age:.0f} s) holds {table}: {redact(' '.join(query.split()))}"
+        for pid, user, app, state, query, table, age in rows
+    )
+
+
+def _who(pid: int, user: str, app: str, state: str) -> str:
+    if not pid:
+        return f"a prepared transaction (of {user}"
+    return f"process {pid} ({user or 'unknown'}{f', {app}' if app else ''}, {state or 'state hidden'}"
+
+
+def _rows_blocked(session: Session, tables: Sequence[LiveTable], cause: BaseException) -> Blocked:
+    """A row or a sequence is locked. Its holder has a weaker lock on the table as well."""
+    names, keys = {table.name for table in tables}, session.catalog.foreign_keys
+    near = {end for key in keys if names & {key.child, key.parent} for end in (key.child, key.parent)}
+    relations = [session.catalog.tables[name].oid for name in names | near]
+    with session.transaction(read_only=True):
+        relations += sequence_oids(session.conn, tables)
+    blockers = _blockers(session, relations, ("AccessShareLock",))
+    return Blocked(
+        f"a row or a sequence stayed locked for {session.settings.lock_timeout:g} s: "
+        f"{blockers or str(cause).splitlines()[0]}",
+        hint="nothing was written: the transaction was rolled back; end that process (pg_terminate_backend, ROLLBACK "
+        "PREPARED), wait, or give a longer lock_timeout",
+    )
 
 
 def _blocked(session: Session, blockers: str, tries: int) -> Blocked:
     return Blocked(
         f"the tables could not be locked within {session.settings.lock_timeout:g} s, tried {tries} times: "
         f"{blockers or 'the holder has just let go'}",
-        hint="nothing was written; end that process (pg_terminate_backend), wait, or give a longer lock_timeout",
+        hint="nothing was written; end that process (pg_terminate_backend, ROLLBACK PREPARED), wait, or give a longer "
+        "lock_timeout",
     )
 
 
 def may_be_replica(session: Session) -> bool:
     """Whether the role may set session_replication_role: then no trigger, cascade or foreign key check runs."""
-    return session.conn.execute(queries(ROOM)["may_be_replica"], {}).fetchone() == (True,)
+    names = ["is_superuser"] + ["may_be_replica"] * (session.server.major >= 15)
+    with translated():
+        return any(session.conn.execute(queries(ROOM)[name], {}).fetchone() == (True,) for name in names)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ join pg_catalog.pg_attribute b on b.attrelid = k.confrelid and b.attnum = u.pare
 join pg_catalog.pg_operator o on o.oid = u.equals
 join pg_catalog.pg_namespace s on s.oid = o.oprnamespace
 where k.contype = 'f' and k.conparentid = 0
+  and coalesce((pg_catalog.to_jsonb(k) ->> 'conenforced')::bool, true)
 group by k.oid, k.conname, k.conrelid, k.confrelid, k.confdeltype, 5
 order by k.conrelid, k.conname;
 
@@ -65,7 +66,7 @@ order by 1, 2, 3;
 
 -- name: sequences
 -- owned by a column of the tables, or in a default of theirs
-select distinct n.nspname::text, c.relname::text, q.seqincrement
+select distinct n.nspname::text, c.relname::text, q.seqincrement, c.oid
 from pg_catalog.pg_depend d
 left join pg_catalog.pg_attrdef f on d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass and f.oid = d.objid
 join pg_catalog.pg_class c on c.relkind = 'S' and c.oid = case when f.oid is null then d.objid else d.refobjid end
@@ -85,21 +86,33 @@ select pg_catalog.set_config(s.name, s.value, true)
 from (values ('TimeZone', 'UTC'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'), ('extra_float_digits', '1'),
       ('bytea_output', 'hex'), ('xmlbinary', 'base64'), ('lc_monetary', 'C'), ('standard_conforming_strings', 'on')) s(name, value);
 
+-- name: notices_gone_client
+select pg_catalog.version() ~ 'linux' and pg_catalog.current_setting('client_connection_check_interval', true) is not null;
+
+-- name: is_superuser
+select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user;
+
 -- name: may_be_replica
-select case when (select r.rolsuper from pg_catalog.pg_roles r where r.rolname = current_user) then true
-  when pg_catalog.current_setting('server_version_num')::int >= 150000
-  then pg_catalog.has_parameter_privilege('session_replication_role', 'SET') else false end;
+-- PostgreSQL 15 and later
+select pg_catalog.has_parameter_privilege('session_replication_role', 'SET');
 
 -- name: lock_holders
--- who keeps a lock that ours waits for, and what it does
-select distinct a.pid, coalesce(a.usename::text, ''), coalesce(a.application_name, ''), coalesce(a.state, ''),
-       pg_catalog.left(coalesce(a.query, ''), 120), l.relation::pg_catalog.regclass::text,
-       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.backend_start))
-from pg_catalog.pg_locks l join pg_catalog.pg_stat_activity a on a.pid = l.pid
-where l.granted and l.pid <> pg_catalog.pg_backend_pid() and l.locktype = 'relation'
+-- who keeps a lock on these or on a partition of theirs, what it does, and for how many seconds; pid 0: a prepared
+-- transaction, with its name for a query
+select distinct coalesce(a.pid, 0), coalesce(a.usename::text, p.owner::text, ''), coalesce(a.application_name, ''),
+       coalesce(a.state, ''), pg_catalog.left(coalesce(a.query, p.gid, ''), 120), l.relation::pg_catalog.regclass::text,
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(a.xact_start, a.backend_start, p.prepared,
+         pg_catalog.clock_timestamp()))
+from pg_catalog.unnest(%(relations)s::pg_catalog.oid[]) r(oid)
+cross join lateral (
+  select r.oid as relid union select t.relid from pg_catalog.pg_partition_tree(r.oid) t) f
+join pg_catalog.pg_locks l on l.relation = f.relid and l.locktype = 'relation' and l.granted
   and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
-  and l.relation = any (%(tables)s::pg_catalog.oid[])
-  and l.mode not in ('AccessShareLock', 'RowShareLock')
+left join pg_catalog.pg_stat_activity a on a.pid = l.pid
+left join pg_catalog.pg_locks x on l.pid is null and x.pid is null and x.locktype = 'transactionid'
+  and x.virtualtransaction = l.virtualtransaction
+left join pg_catalog.pg_prepared_xacts p on p.transaction = x.transactionid
+where l.pid is distinct from pg_catalog.pg_backend_pid() and l.mode <> all (%(but)s::text[])
 order by 1;
 
 -- name: create_record

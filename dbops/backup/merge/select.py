@@ -10,18 +10,16 @@ from typing import Literal
 from dbops.backup.merge.catalog import Catalog, ForeignKey
 from dbops.backup.merge.closure import parts
 from dbops.backup.merge.model import Selection
-from dbops.backup.model import Manifest, Name, Table
+from dbops.backup.model import BESIDE, Manifest, Name, Table
 from dbops.config import Settings
 from dbops.errors import UsageError
 
 Kind = Literal["whole", "tenant", "where", "part", "needed"]
 NOTHING = "nothing was done"
-# strings with their escapes, quoted names, dollar quotes, comments; what is left is one character
-_TOKEN = re.compile(
-    r"""(?P<string>[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")+")|(?P<dollar>\$(?:[A-Za-z_]\w*)?\$)"""
-    r"""|(?P<comment>--|/\*)|(?P<other>.)""",
-    re.DOTALL,
-)
+# strings, quoted names, what begins a comment; what is left is one character. Without backslashes and dollars, which are
+# refused, all of PostgreSQL's kinds of strings end where these do.
+_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")+"|--|/\*|.""", re.DOTALL)
+_FORBIDDEN = frozenset(("--", "/*", ";", "'", '"', "$"))
 
 
 @dataclass(frozen=True)
@@ -40,11 +38,15 @@ def check_expression(text: str) -> None:
     It is run in a read-only transaction besides; this is what keeps it between its parentheses.
     """
     open_ = 0
-    for match in _TOKEN.finditer(text):
-        token = match[0]
-        if match["comment"] or match["dollar"] or token in (";", "'", '"', "\0", "\\"):
-            raise UsageError(f"--where {text!r}: {token!r} has no place in an expression", hint=NOTHING)
-        open_ += (match["other"] in ("(", "[")) - (match["other"] in (")", "]"))
+    for token in _TOKEN.findall(text):
+        hidden = next((mark for mark in ("\\", "\0") if mark in token), "")
+        if hidden or token in _FORBIDDEN:
+            what = hidden or token
+            raise UsageError(
+                f"--where {text!r}: {what!r} has no place in an expression",
+                hint=f"{NOTHING}; a backslash in a value is written chr(92)",
+            )
+        open_ += (token in ("(", "[")) - (token in (")", "]"))
         if open_ < 0:
             break
     if open_ or not text.strip():
@@ -58,7 +60,7 @@ def sources_by_name(manifest: Manifest) -> dict[Name, tuple[Table, ...]]:
 
 
 def is_own(name: Name) -> bool:
-    return name.schema == "dbops" or name.schema.startswith("dbops_restore_")
+    return name.schema == "dbops" or name.schema.startswith(BESIDE)
 
 
 def sources_by_root(manifest: Manifest, catalog: Catalog) -> dict[Name, tuple[Table, ...]]:
@@ -117,8 +119,9 @@ def _tenants(named: list[Name], sources: Mapping[Name, tuple[Table, ...]], tenan
 
 def _find(text: str, sources: Mapping[Name, tuple[Table, ...]], catalog: Catalog) -> Name:
     """The table that is named: `notes` is public.notes, or the only notes there is."""
-    bare = text.replace('"', "")
-    found = [name for name in sources if str(name) == bare] or [n for n in sources if str(n) == f"public.{bare}"]
+    bare = re.sub(r'"("?)', r"\1", text)
+    found = [name for name in sources if str(name) in (text, bare)]
+    found = found or [name for name in sources if str(name) == f"public.{bare}"]
     found = found or [name for name in sources if name.name == bare]
     if len(found) == 1:
         return found[0]

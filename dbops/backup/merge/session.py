@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from dbops.backup.merge.catalog import ROOM, Catalog, ForeignKey, LiveTable, read_catalog
@@ -43,7 +44,7 @@ class Session:
                     self.conn.execute("SET TRANSACTION READ ONLY")
                 yield
                 return
-            values = endless(self.server.major) | {"row_security": "off"} | dict(settings or {})
+            values = endless(self.server.major) | self._notice | {"row_security": "off"} | dict(settings or {})
             self.conn.execute(local_settings(values).encode())
             self.conn.execute(queries(ROOM)["pin"], {})
             if self.settings.search_path:
@@ -55,6 +56,12 @@ class Session:
                 yield
             finally:
                 self._within = False
+
+    @cached_property
+    def _notice(self) -> dict[str, str]:
+        """Where the server can see that its client has gone, a statement of a run that was killed ends soon."""
+        row = self.conn.execute(queries(ROOM)["notices_gone_client"], {}).fetchone()
+        return {"client_connection_check_interval": "200ms"} if row == (True,) else {}
 
     def altered(self, names: Collection[Name]) -> bool:
         """Whether these tables or their foreign keys are other ones than when the session began."""

@@ -18,7 +18,7 @@ from dbops.backup.merge.select import Scope, scopes, sources_by_name
 from dbops.backup.merge.session import Session
 from dbops.backup.merge.staging import Staging, streamed
 from dbops.backup.merge.target import COMMA, Target, listed
-from dbops.backup.model import Manifest, Name, Table
+from dbops.backup.model import BESIDE, Manifest, Name, Table
 from dbops.backup.store import Store
 from dbops.sql import queries
 
@@ -31,7 +31,7 @@ def prepare_side(
     found = scopes(selection, sources, session.catalog, session.settings, live=False)
     tables = tuple(TableDifference(str(scope.table), sources[scope.table][0].rows, 0, 0, 0) for scope in found)
     run = record.new_run()
-    note = f"they go into a new schema, dbops_restore_{run}; no live row is touched"
+    note = f"they go into a new schema, {BESIDE}{run}; no live row is touched"
     plan = Plan(manifest.id, place, "side", str(selection), tables, notes=(note,))
     prepared = Prepared(plan, session, manifest, store.place, (), tell)
     prepared.side = lambda: _load(
@@ -45,7 +45,7 @@ def _load(
     selection: Selection,
 ) -> Merged:  # fmt: skip
     """All of it in one transaction: a schema is there whole or not at all."""
-    session, schema = prepared.session, f"dbops_restore_{run}"
+    session, schema = prepared.session, f"{BESIDE}{run}"
     staging, conn = Staging(session, store, prepared.tell), session.conn
     targets = {
         scope.table: _target(session, number, scope, sources[scope.table], selection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 import psycopg
 from psycopg.sql import SQL, Composable, Composed, Identifier
@@ -43,6 +44,19 @@ class Staging:
             self._table(target, "delta", relation, what, "ON COMMIT DELETE ROWS")
             self._table(target, "before", relation, listed(target.written), "ON COMMIT DELETE ROWS")
             self._table(target, "keys", relation, key)
+            self._index(target, "delta")
+
+    def index(self, target: Target) -> None:
+        """Once all is staged: rows are looked for by their keys one by one where the planner expects few."""
+        with self.session.transaction():
+            self._index(target, "staged")
+
+    def _index(self, target: Target, what: str) -> None:
+        if target.keyed:
+            # a key of a type without an order of its own does without
+            with suppress(psycopg.errors.UndefinedObject), self.conn.transaction():
+                statement = SQL("CREATE INDEX ON {} ({})").format(target.temporary(what), listed(target.key))
+                self.conn.execute(statement)
 
     def make_beside(self, target: Target, source: Table) -> None:
         """A staged table in the backup's own types, of no live table."""
@@ -55,7 +69,7 @@ class Staging:
         name = target.temporary(what)
         self.conn.execute(SQL(text).format(name, trusted(option), columns, relation))
 
-    def load(self, target: Target, condition: Composable, before: Composable | None = None) -> int:
+    def load(self, target: Target, condition: Composable) -> int:
         """Stage the rows of the target's chunks of which `condition` is true. Returns how many.
 
         `condition` reads a row under the table's bare name. Raises BackupDamaged, ObjectMissing, or DbopsError where
@@ -72,8 +86,12 @@ class Staging:
                     self._lossless(target, source, incoming, condition)
                     count += self.conn.execute(statement).rowcount
                 self.tell(f"loaded {target.name}: {count:,} rows")
-        self.conn.execute(SQL("ANALYZE {}").format(target.temporary("staged")))
+        self._analyze(target, "staged")
         return count
+
+    def _analyze(self, target: Target, what: str) -> None:
+        with self.session.transaction():
+            self.conn.execute(SQL("ANALYZE {}").format(target.temporary(what)))
 
     def incoming(self, number: int, source: Table) -> Identifier:
         """A temporary table of the backup's own types, empty again after each transaction."""
@@ -164,7 +182,7 @@ class Staging:
                     target.temporary("keys"), listed(target.key, alias), target.relation, Identifier(alias), mine
                 )
             )
-        self.conn.execute(SQL("ANALYZE {}").format(target.temporary("keys")))
+        self._analyze(target, "keys")
 
     def in_keys(self, target: Target) -> Composed:
         if not target.keyed:

@@ -17,7 +17,7 @@ from dbops.backup.merge.select import Scope
 from dbops.backup.merge.session import Session, opened
 from dbops.backup.merge.staging import Staging
 from dbops.backup.merge.target import COMMA, Target, listed, row_hash, trusted
-from dbops.backup.model import Name
+from dbops.backup.model import BESIDE, Name
 from dbops.config import Settings
 from dbops.errors import DifferenceFound, UsageError
 
@@ -63,7 +63,7 @@ def _undoable(known: Run | None, run: str) -> Run:
         raise UsageError(f"run {run} has been undone already, by {known.undone_by}", hint=NOTHING)
     if known.command == "side":
         raise UsageError(
-            f"run {run} only loaded rows beside: no live row was written", hint=f"drop its schema dbops_restore_{run}"
+            f"run {run} only loaded rows beside: no live row was written", hint=f"drop its schema {BESIDE}{run}"
         )
     return known
 
@@ -87,10 +87,12 @@ def _target(session: Session, number: int, saved: SavedTable) -> Target:
 
 def _stage(session: Session, target: Target, run: str) -> None:
     """The rows as they were before, and the keys of what was written, out of the record."""
-    Staging(session, None, lambda _: None).make(target)
+    staging = Staging(session, None, lambda _: None)
+    staging.make(target)
     with session.transaction():
         session.conn.execute(_staging(target, run))
         session.conn.execute(_remembering(target, run))
+    staging.index(target)
 
 
 def _values(columns: Iterable[str], types: Mapping[str, str], source: str) -> Composed:
@@ -150,7 +152,7 @@ def _fill(session: Session, targets: Mapping[Name, Target], tables: Mapping[Name
             conn.execute(SQL("ANALYZE {}").format(target.temporary("delta")))
             changed += [f"{name} {key}" for (key,) in conn.execute(_changed(target, tables[name], targets))]
         problems = unmet(conn, session.catalog, targets, _ALL)
-        counted = {name: count_delta(conn, target) for name, target in targets.items()}
+        counted = {name: count_delta(conn, target, _ALL) for name, target in targets.items()}
     if changed:
         more = f" and more than {_LISTED} others" if len(changed) > _LISTED else ""
         raise DifferenceFound(

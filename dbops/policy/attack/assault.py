@@ -13,6 +13,7 @@ from dbops.policy.attack.judge import Allowed, judge, never
 from dbops.policy.attack.oracle import allowed, snapshot
 from dbops.policy.attack.result import Leak, Vacuous
 from dbops.policy.attack.runner import kept, run, script
+from dbops.policy.attack.statements import there
 from dbops.policy.attack.target import Attempt, Bout, Control, Outcome, Pair, Place, Shot
 from dbops.policy.model import VERBS, Auth, Definitions, Name
 from dbops.policy.state import Catalog
@@ -145,7 +146,8 @@ class Attacker:
                 direct = bout.pair.relation != plan.place.name
                 via = f"partition {bout.pair.relation}" if direct else "table"
                 what = f"{shot.attempt.label}: {outcome.found}" + (f"; {HINT}" if plan.place.rules is None else "")
-                leak = Leak(table, bout.actor.name, shot.attempt.verb, via, what, script(shot))
+                made = there(bout.pair.place, bout.pair.victim)
+                leak = Leak(table, bout.actor.name, shot.attempt.verb, via, what, script(shot, made))
                 leaks.setdefault((leak.actor, leak.verb, via), leak)
         tried = frozenset((table, shot.attempt.verb, bout.actor.name) for bout, shot in shots)
         ends = tuple((outcome.state, outcome.found) for outcome in outcomes)

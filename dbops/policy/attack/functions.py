@@ -4,87 +4,96 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import zip_longest
+from dataclasses import replace
 
 from psycopg import sql
 
-from dbops.policy.attack.actors import Actor
+from dbops.policy.attack.actors import Actor, user
 from dbops.policy.attack.assault import Attacker, Found
 from dbops.policy.attack.bouts import Plan
+from dbops.policy.attack.calls import Function, callers
 from dbops.policy.attack.interference import Reading, compare
 from dbops.policy.attack.judge import Allowed, judge, never
-from dbops.policy.attack.oracle import fixed, relation
+from dbops.policy.attack.oracle import fixed
 from dbops.policy.attack.result import Leak, Vacuous
 from dbops.policy.attack.runner import SQL, run, script
 from dbops.policy.attack.statements import text
-from dbops.policy.attack.target import Attempt, Outcome, Place, Row, Shot
+from dbops.policy.attack.subjects import Subject
+from dbops.policy.attack.target import Attempt, Outcome, Place, Shot
+from dbops.policy.attack.through import not_exercised, shows
 from dbops.policy.model import HELPERS, VERBS, Name
 
-
-@dataclass(frozen=True)
-class _Function:
-    """A function that users may call; `types` and `names` of its arguments (names may be fewer)."""
-
-    name: Name
-    kind: str
-    definer: bool
-    volatility: str
-    types: Sequence[str]
-    roles: Sequence[str]
-    names: Sequence[str]
-
-    @property
-    def via(self) -> str:
-        return f"function {self.name}"
+# what a function gives that found no row
+_NOTHING = (None, "", "f", "false", "0", "(f)", "()", "(,)", "{}", "[]", "null")
 
 
-def functions(attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place]) -> tuple[Found, list[str]]:
+def functions(
+    attacker: Attacker,
+    plans: Mapping[Name, Plan],
+    places: Mapping[Name, Place],
+    through: Sequence[Subject] = (),
+    users: Sequence[str] = (),
+) -> tuple[Found, list[str]]:
     """Every function that users or visitors may call, with ids of the victim, of the actor, and NULLs.
 
-    One with its owner's rights that gives nothing to anybody is not proven: its tables are vacuous.
+    One with its owner's rights through which no row shows is not proven: its tables are vacuous. `through`: the ways in
+    which rows get through it, for each of which somebody's row must be seen.
     """
     auth = attacker.definitions.auth
-    hidden = tuple(place for place in places.values() if place.rules is not None)
+    hidden = {place.name: place for place in places.values() if place.rules is not None}
     found = Found()
     if not hidden:
         return found, []
     bodies = {Name(schema, name): body for schema, name, body in attacker.conn.execute(SQL["texts"])}
+    subjects = {subject.title: subject for subject in through}
+    strangers = [user(auth, "another user", one) for one in users]
     for schema, name, *rest in attacker.conn.execute(SQL["functions"], {"roles": [auth.user_role, auth.anon_role]}):
-        function = _Function(Name(schema, name), *rest)
-        read = _tables_read(attacker, bodies, function.name)
-        calls = [(caller.actor, call) for caller in _callers(plans, read, function) for call in caller.calls(function)]
+        function = replace(Function(Name(schema, name), *rest), body=bodies.get(Name(schema, name), ""))
+        subject = subjects.get(function.via, Subject(function.via, function.name))
+        read = {each: hidden[each] for each in sorted(_tables_read(attacker, bodies, function.name) & set(hidden))}
+        who = callers(plans, read, function, subject.marks)
+        calls = [(caller.actor, call) for caller in who for call in caller.calls(function)]
         if not calls:
             continue
-        part, spoke = _called(attacker, function, calls, hidden)
+        part, spoke = _called(attacker, function, calls, hidden, read, subject.after)
         found += part
-        if not spoke and function.definer and schema != HELPERS:
-            found += _silent(function, sorted(read & {place.name for place in hidden}))
+        if not function.definer or schema == HELPERS:
+            continue
+        found += Found() if spoke else _silent(function, read)
+        if not part.leaks:
+            found += not_exercised(attacker, subject, read, [caller.actor for caller in who], strangers)
     return found, []
 
 
 def _called(
-    attacker: Attacker, function: _Function, calls: Sequence[tuple[Actor, str]], hidden: Sequence[Place]
+    attacker: Attacker,
+    function: Function,
+    calls: Sequence[tuple[Actor, str]],
+    hidden: Mapping[Name, Place],
+    read: Mapping[Name, Place],
+    after: tuple[str, ...],
 ) -> tuple[Found, bool]:
-    """What came of the calls, and whether any of them gave or did anything at all."""
-    found, spoke = Found(), False
+    """What came of the calls, and whether any of them gave something of a row, or did anything at all."""
+    found, spoke, places = Found(), False, tuple(hidden.values())
     if function.kind == "f":
-        readings = [Reading(actor, function.via, "select", call, tuple(hidden)) for actor, call in calls]
+        readings = [Reading(actor, function.via, "select", call, places, after) for actor, call in calls]
         found, outcomes = compare(attacker, readings)
         spoke = any(outcome.worked and outcome.found not in _NOTHING for outcome in outcomes)
+        if spoke and read and function.definer:
+            spoke = bool(found.leaks) or shows(attacker, calls, read.values(), after, own=True)
     if function.volatility == "v":
-        shots = [_write(attacker, function, actor, call, hidden, attacker.allows) for actor, call in calls]
+        shots = [_write(attacker, function, actor, call, places, attacker.allows) for actor, call in calls]
         outcomes = run(attacker.conn, shots)
         found += _changed(function, shots, outcomes)
         if not spoke:
-            any_ = [_write(attacker, function, actor, call, hidden, lambda *_: never) for actor, call in calls]
+            any_ = [_write(attacker, function, actor, call, places, lambda *_: never) for actor, call in calls]
             spoke = any(outcome.found is not None for outcome in run(attacker.conn, any_))
     return found, spoke
 
 
-def _silent(function: _Function, tables: Sequence[Name]) -> Found:
+def _silent(function: Function, tables: Collection[Name]) -> Found:
     arguments = ", ".join(function.types)
-    why = f"function {function.name}({arguments}) has its owner's rights and gave nothing, whatever it was called with"
+    why = f"function {function.name}({arguments}) has its owner's rights and gave nothing of any row, whatever it was called with"
     if tables:
         return Found(vacuous=tuple(Vacuous(str(table), "", f"{why}: nothing is proven of it") for table in tables))
     return Found(unproven=(Vacuous(function.via, "", f"{why}, and reads no defined table as far as its text tells"),))
@@ -107,88 +116,12 @@ def _tables_read(attacker: Attacker, bodies: Mapping[Name, str], function: Name)
     return tables
 
 
-# --- calls ---
-
-
-@dataclass
-class _Caller:
-    """Who calls, with the ids and rows to try: the victims' and his own."""
-
-    actor: Actor
-    ids: list[str | None] = field(default_factory=list)
-    rows: list[tuple[Place, Row]] = field(default_factory=list)
-
-    def calls(self, function: _Function) -> list[str]:
-        ids = [*dict.fromkeys([*self.ids[:6], self.actor.identity or None, None])]
-        if not function.types:
-            return [_call(function, [])]
-        told = [[_argument(type_, one) for type_ in function.types] for one in ids]
-        told += [_from_row(function, place, row) for place, row in self.rows[:_ROWS]]
-        return list(dict.fromkeys(_call(function, arguments) for arguments in told))
-
-
-def _callers(plans: Mapping[Name, Plan], read: Collection[Name], function: _Function) -> list[_Caller]:
-    """Each user once, and those who are nobody; the tables that the function reads come first."""
-    callers: dict[tuple[str, str], _Caller] = {}
-    for plan in sorted(plans.values(), key=lambda plan: plan.place.name not in read):
-        for bout in plan.bouts:
-            if bout.before or plan.place.rules is None or (bout.actor.identity and not bout.actor.thorough):
-                continue
-            caller = callers.setdefault((bout.actor.name, bout.actor.identity), _Caller(bout.actor))
-            victim = bout.pair.victim.values
-            caller.ids += [victim[c] for c in (*plan.place.scope, *plan.place.key) if victim[c] is not None]
-            caller.rows += [(plan.place, row) for row in (bout.pair.victim, bout.pair.own) if row is not None]
-    return [caller for caller in list(callers.values())[:8] if caller.actor.role in function.roles]
-
-
-def _call(function: _Function, arguments: Sequence[sql.Composable]) -> str:
-    form = sql.SQL("CALL {}({})" if function.kind == "p" else _FROM)
-    return text(form.format(relation(function.name), sql.SQL(", ").join(arguments)))
-
-
-_FROM = "SELECT coalesce(pg_catalog.string_agg(x::text, E'\\n' ORDER BY x::text), '') FROM {}({}) AS x"
-# what a function gives that found no row
-_NOTHING = (None, "", "f", "false", "0", "(f)", "()", "(,)", "{}", "[]", "null")
-_SAMPLES = {"boolean": "true", "json": "{}", "jsonb": "{}", "date": "2025-01-01", "text[]": "{}", "uuid[]": "{}"}
-_NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
-_ROWS = 6
-_PREFIX = re.compile(r"^(?:_+|p_|in_|arg_|the_)")
-
-
-def _argument(type_: str, one: str | None) -> sql.Composable:
-    value: str | None = one
-    if one is not None:
-        if type_ in _SAMPLES:
-            value = _SAMPLES[type_]
-        elif type_ in _NUMBERS:
-            value = one if one.isdigit() else "10"
-        elif type_ == "uuid":
-            value = one if len(one) == 36 else None
-        elif not type_.startswith(("text", "character varying")):
-            value = None
-    return sql.SQL("{}::{}").format(sql.Literal(value), fixed(type_))
-
-
-def _from_row(function: _Function, place: Place, row: Row) -> list[sql.Composable]:
-    """Each argument the row's value of the column that has its name, else of a key of its type."""
-    types = {column.name: column.type for column in place.table.columns}
-    likely = [*(c for c in place.key if c not in place.scope), *place.scope, *types]
-    arguments: list[sql.Composable] = []
-    for type_, name in zip_longest(function.types, function.names, fillvalue=""):
-        plain = _PREFIX.sub("", name)
-        alike = [column for column in likely if types[column] == type_]
-        column = next((c for c in (name, plain, *alike) if c in types), None)
-        value = row.values[column] if column else _SAMPLES.get(type_, "10" if type_ in _NUMBERS else None)
-        arguments.append(sql.SQL("{}::{}").format(sql.Literal(value), fixed(type_)))
-    return arguments
-
-
 # --- what a call writes ---
 
 
 def _write(
     attacker: Attacker,
-    function: _Function,
+    function: Function,
     actor: Actor,
     call: str,
     hidden: Sequence[Place],
@@ -208,7 +141,7 @@ def _write(
     return Shot(actor, attempt, text(told.format(sql.SQL(" UNION ALL ").join(parts))))
 
 
-def _own(place: Place, function: _Function) -> Place:
+def _own(place: Place, function: Function) -> Place:
     """The table, with all verbs on his own rows where the function has its caller's rights.
 
     It can do nothing there that he could not: what happens beyond is a trigger's or a foreign key's work.
@@ -218,7 +151,7 @@ def _own(place: Place, function: _Function) -> Place:
     return replace(place, rules=replace(place.rules, verbs=VERBS))
 
 
-def _changed(function: _Function, shots: Sequence[Shot], outcomes: Sequence[Outcome]) -> Found:
+def _changed(function: Function, shots: Sequence[Shot], outcomes: Sequence[Outcome]) -> Found:
     leaks: dict[str, Leak] = {}
     for shot, outcome in zip(shots, outcomes, strict=True):
         if outcome.found is not None and shot.actor is not None:

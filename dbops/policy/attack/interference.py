@@ -12,8 +12,10 @@ from dbops.policy.attack.assault import Attacker, Found
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import TOLD, run, script
-from dbops.policy.attack.statements import text
-from dbops.policy.attack.target import Attempt, Outcome, Place, Shot
+from dbops.policy.attack.statements import text, there
+from dbops.policy.attack.target import Attempt, Outcome, Place, Row, Shot
+
+_TRIED = 60  # rows, until one shows by itself
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, lis
         steady = (one.state, one.found) == (same.state, same.found)
         if steady and one.worked and (one.found, one.state) != (other.found, other.state):
             place = _culprit(attacker, reading, one)
-            leaks.append(_leak(reading, place, shot, "what it shows changes when the rows of others are taken away"))
+            what = "what it shows changes when the rows of others are taken away"
+            leaks.append(_leak(reading, place, shot, what, _row(attacker, reading, place, other)))
         elif not steady and one.worked and (told := _names(reading, one.found or "")):
             leaks.append(_leak(reading, told[0], shot, f"it shows {told[1]}, of a row of others"))
     ends = tuple((outcome.state, outcome.found) for outcome in outcomes[: 2 * size])
@@ -62,8 +65,22 @@ def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, lis
     return Found(len(plain) + len(without_them), tuple(leaks), (), tried, frozenset(), ends), list(first)
 
 
-def _leak(reading: Reading, place: Place, shot: Shot, what: str) -> Leak:
-    return Leak(str(place.name), reading.actor.name, reading.verb, reading.via, what, script(shot))
+def _leak(reading: Reading, place: Place, shot: Shot, what: str, row: Row | None = None) -> Leak:
+    made = (*there(place, row), *reading.after) if row else ()
+    # where it takes rows of several tables, the script says so
+    needed = "" if row else f"-- it needs rows of others in {place.name} that show through {reading.via}\n"
+    sql_ = needed + script(shot, made)
+    return Leak(str(place.name), reading.actor.name, reading.verb, reading.via, what, sql_)
+
+
+def _row(attacker: Attacker, reading: Reading, place: Place, gone: Outcome) -> Row | None:
+    """A row of others that shows by itself: with it the script stands alone. The last ones were made for a purpose."""
+    rows = list(reversed(place.rows))[:_TRIED]
+    removed = removal(attacker, reading.actor, reading.hidden)
+    shots = [_shot(reading, (*removed, *there(place, row), *reading.after)) for row in rows]
+    outcomes = run(attacker.conn, shots)
+    told = (row for row, one in zip(rows, outcomes, strict=True) if one.worked and one.found != gone.found)
+    return next(told, None)
 
 
 def _shot(reading: Reading, prepare: tuple[str, ...]) -> Shot:

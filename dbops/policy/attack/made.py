@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice, product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -23,7 +24,7 @@ from dbops.policy.attack.oracle import fixed, relation
 from dbops.policy.attack.runner import SQL, TOLD, install, run
 from dbops.policy.attack.statements import names, text
 from dbops.policy.attack.target import Attempt, Row, Shot, Values
-from dbops.policy.attack.ways import Way, calls, enclosed, reads
+from dbops.policy.attack.ways import Way, calls, enclosed
 from dbops.policy.model import Definitions, Name
 from dbops.rows.catalog import Table as Shape
 from dbops.rows.catalog import load
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
 
 MARK = sql.SQL("tableoid::text || ctid::text")
 VICTIMS = 4  # owners or tenants beside the attacker's whose rows are copied
+_BOTH = 12  # where rows have both: a member's own must be among them
 _PAIRS = 600
 _INTERVAL = re.compile(r"'([^']*)'::interval")
 _INTEGERS = {"int2", "int4", "int8", "numeric", "float4", "float8"}
 
 
 @dataclass(frozen=True)
-class _Base:
+class Base:
     """A row to begin with, and the keys of its copy; without keys it is changed itself."""
 
     row: Row
@@ -47,16 +49,42 @@ class _Base:
 
 
 @dataclass(frozen=True)
-class _Try:
-    """`held`: how many parts hold with these values; -1 where such a row cannot be."""
+class Try:
+    """`held`: how many parts hold with these values; -1 where such a row cannot be. `mark`: the row's, once it is there."""
 
-    base: _Base
+    base: Base
     held: int
     values: Values
+    mark: str = ""
+
+
+class Wanted(Protocol):
+    """What rows are made for: `loose` are its parts, each of which is seen to hold or not."""
+
+    @property
+    def loose(self) -> Sequence[str]: ...
+    @property
+    def columns(self) -> Sequence[str]: ...
+    @property
+    def opaque(self) -> Sequence[str]: ...
+    def about(self, table: str, column: str) -> list[str]:
+        """The texts that tell which values it asks of the column."""
+        ...
 
 
 @dataclass
-class Maker:
+class Made:
+    """What was made in a table up to now, so that nobody makes or changes it again."""
+
+    number: int = 0
+    taken: set[str] = field(default_factory=set)
+
+
+W = TypeVar("W", bound=Wanted)
+
+
+@dataclass
+class Maker(Generic[W]):
     """Makes rows in one table. `shape` has the columns' types and keys, `scope` the columns that say whose a row is.
 
     `reader` is the session in which predicates are evaluated, by a superuser. `bodies`: the texts of functions.
@@ -68,27 +96,24 @@ class Maker:
     scope: Sequence[str]
     reader: Actor
     bodies: Mapping[tuple[str, str], str]
-    _made: int = 0
-    _taken: set[str] = field(default_factory=set)
+    made: Made = field(default_factory=Made)
 
-    def make(self, ways: Iterable[Way]) -> None:
+    def make(self, ways: Iterable[W]) -> None:
         """For each way rows of the attacker's and of victims in which its loose parts hold, where that can be had."""
         for way in ways:
             hint: Values = {}
             for rows in self._groups():
-                hint = self._one(rows, way, hint) or hint
+                hint = self._one(rows, way, hint).values or hint
 
-    def _one(self, rows: Sequence[Row], way: Way, hint: Values) -> Values:
+    def _one(self, rows: Sequence[Row], way: W, hint: Values) -> Try:
         """A row of one who owns these: a copy, else one of them changed. The values that did it."""
-        untouched = [row for row in rows if row.mark not in self._taken]
-        copied = self._search(_Base(rows[0], self._fresh()), way, hint)
+        untouched = [row for row in rows if row.mark not in self.made.taken]
+        copied = self._search(Base(rows[0], self._fresh()), way, hint)
         best = copied
         if copied.held < len(way.loose) and untouched:
-            changed = self._search(_Base(untouched[0], None), way, hint)
+            changed = self._search(Base(untouched[0], None), way, hint)
             best = changed if changed.held > copied.held else copied
-        if best.values:
-            self._write(best)
-        return best.values
+        return replace(best, mark=self._write(best)) if best.values else best
 
     def _groups(self) -> list[list[Row]]:
         """The rows by whose they are: the attacker's first, then those who have the most."""
@@ -101,11 +126,11 @@ class Maker:
             found.setdefault(tuple(row.values[column] for column in self.scope), []).append(row)
         mine = [rows for whose, rows in found.items() if self.reader.identity in whose]
         others = [rows for whose, rows in found.items() if self.reader.identity not in whose and (None not in whose)]
-        return [*mine[:1], *sorted(others, key=len, reverse=True)[:VICTIMS]]
+        return [*mine[:1], *sorted(others, key=len, reverse=True)[: _BOTH if len(self.scope) > 1 else VICTIMS]]
 
     # --- searching ---
 
-    def _search(self, base: _Base, way: Way, hint: Values) -> _Try:
+    def _search(self, base: Base, way: W, hint: Values) -> Try:
         """The values with which the most parts hold; none where they hold as it is, or nothing helps."""
         best = self._best(base, way, [{}, hint])
         if best.held == len(way.loose):
@@ -120,22 +145,22 @@ class Maker:
             best = better
         return best
 
-    def _best(self, base: _Base, way: Way, tries: Sequence[Values]) -> _Try:
+    def _best(self, base: Base, way: W, tries: Sequence[Values]) -> Try:
         """The first of those with which the most parts hold."""
         attempts = [Attempt("select", "", self._told(base, values, way.loose), "rows") for values in tries]
         outcomes = run(self.conn, [Shot(self.reader, attempt, TOLD) for attempt in attempts])
         counts = [(outcome.found or "").count("t") if outcome.worked else -1 for outcome in outcomes]
         most = max(counts, default=-1)
-        return _Try(base, most, tries[counts.index(most)] if counts else {})
+        return Try(base, most, tries[counts.index(most)] if counts else {})
 
-    def _told(self, base: _Base, values: Values, parts: Sequence[str]) -> str:
+    def _told(self, base: Base, values: Values, parts: Sequence[str]) -> str:
         """Make the row and tell which parts hold for it: t or f for each."""
         told = sql.SQL(", ").join(sql.SQL("({}) IS TRUE").format(fixed(enclosed(part))) for part in parts)
         whole = sql.SQL("WITH dbops_made AS ({}) SELECT pg_catalog.concat({}) FROM dbops_made AS {}")
         return text(whole.format(self._statement(base, values), told, sql.Identifier(self.table.name)))
 
-    def _choices(self, base: Row, way: Way, column: str) -> list[str | None]:
-        parts = [part for part in way.loose if reads(part, self.table.name, column)]
+    def _choices(self, base: Row, way: W, column: str) -> list[str | None]:
+        parts = way.about(self.table.name, column)
         parts += [self.bodies[name] for part in parts for name in calls(part) if name in self.bodies]
         who = self.reader.identity
         known: list[str | None] = [who, f"{{{who}}}"] if who and way.opaque else []
@@ -147,17 +172,18 @@ class Maker:
 
     # --- writing ---
 
-    def _write(self, best: _Try) -> None:
+    def _write(self, best: Try) -> str:
         statement = sql.SQL("WITH dbops_made AS ({}) SELECT dbops_mark FROM dbops_made")
         try:
             with self.conn.transaction():
                 found = self.conn.execute(statement.format(self._statement(best.base, best.values))).fetchone()
         except psycopg.Error:
-            return  # a way without its row is missed when the ways are evaluated
-        self._made += 1
-        self._taken |= {found[0]} if found else set()
+            return ""  # a way without its row is missed when the ways are evaluated
+        self.made.number += 1
+        self.made.taken |= {found[0]} if found else set()
+        return found[0] if found else ""
 
-    def _statement(self, base: _Base, values: Values) -> sql.Composable:
+    def _statement(self, base: Base, values: Values) -> sql.Composable:
         mark = sql.SQL("RETURNING *, {} AS dbops_mark").format(MARK)
         writable = [column.name for column in self.shape.columns if not column.generated]
         if base.keys is None:
@@ -185,7 +211,7 @@ class Maker:
         return found
 
     def _new(self, kind: str) -> str | None:
-        number = 20000 + self._made
+        number = 20000 + self.made.number
         if kind == "uuid":
             return str(uuid.uuid5(uuid.NAMESPACE_URL, f"dbops:{self.table}:{number}"))
         if kind in _INTEGERS:
@@ -212,26 +238,45 @@ def _pairs(choices: Mapping[str, Sequence[str | None]]) -> Iterator[Values]:
     return islice(both, _PAIRS)
 
 
-def make_true(
-    conn: Connection,
-    definitions: Definitions,
-    openings: Mapping[Name, Openings],
-    readers: Mapping[Name, str],
-    schemas: Sequence[str],
-    exclude: Sequence[str],
-) -> None:
-    """Make rows for all the ways that ask for values. `readers`: the user who attacks each table."""
-    wanted = {name: each for name, each in openings.items() if each.loose or each.shared}
-    if not wanted:
-        return
-    install(conn)
-    shapes = {Name(*shape.name): shape for shape in load(conn, schemas, exclude)}
-    bodies = {(schema, name): body for schema, name, body in conn.execute(SQL["texts"])}
-    for name, each in wanted.items():
-        scope = scope_of(definitions.tables.get(name))
-        who = readers.get(name, "")
-        reader = Actor("", "none", sign_in(definitions.auth, who), who)
+@dataclass
+class Workshop:
+    """What all makers share. `readers`: the user who attacks each table."""
+
+    conn: Connection
+    definitions: Definitions
+    readers: Mapping[Name, str]
+    schemas: Sequence[str]
+    exclude: Sequence[str]
+    made: dict[Name, Made] = field(default_factory=dict)
+
+    @cached_property
+    def shapes(self) -> Mapping[Name, Shape]:
+        install(self.conn)
+        return {Name(*shape.name): shape for shape in load(self.conn, self.schemas, self.exclude)}
+
+    @cached_property
+    def bodies(self) -> Mapping[tuple[str, str], str]:
+        return {(schema, name): body for schema, name, body in self.conn.execute(SQL["texts"])}
+
+    def scope(self, table: Name) -> tuple[str, ...]:
+        return scope_of(self.definitions.tables.get(table))
+
+    def reader(self, table: Name) -> Actor:
+        who = self.readers.get(table, "")
+        return Actor("", "none", sign_in(self.definitions.auth, who), who)
+
+    def state(self, table: Name) -> Made:
+        return self.made.setdefault(table, Made())
+
+
+def make_true(shop: Workshop, openings: Mapping[Name, Openings]) -> None:
+    """Make rows for all the ways of policies that ask for values."""
+    for name, each in openings.items():
+        if not (each.loose or each.shared):
+            continue
+        scope, reader = shop.scope(name), shop.reader(name)
         for table, ways in ({name: list(each.shared)} | each.loose).items():
-            if name in shapes:
+            if name in shop.shapes:  # a partition has its parent's
                 more = each.shared if table == name else ()
-                Maker(conn, table, shapes[name], scope, reader, bodies).make(dict.fromkeys((*more, *ways)))
+                maker = Maker[Way](shop.conn, table, shop.shapes[name], scope, reader, shop.bodies, shop.state(table))
+                maker.make(dict.fromkeys((*more, *ways)))

@@ -132,3 +132,38 @@ order by p.oid;
 select (pg_catalog.now() + i.length * f.part)::text
 from pg_catalog.unnest(%(intervals)s::pg_catalog.interval[]) i(length)
 cross join pg_catalog.unnest(array[-0.9, -1.1, 0.9, 1.1]::pg_catalog.float8[]) f(part);
+
+-- name: view_texts
+-- the queries of all views of users' schemas, older ones first: whether rows are read in the reader's name, whether users
+-- may read or write them, whether they are materialized
+select n.nspname::text, c.relname::text, pg_catalog.pg_get_viewdef(c.oid),
+       c.relkind = 'v' and coalesce((select u.option_value::bool from pg_catalog.pg_options_to_table(c.reloptions) u
+                                     where u.option_name = 'security_invoker'), false),
+       exists (select from pg_catalog.pg_roles r
+               where r.rolname = any (%(roles)s)
+                 and (pg_catalog.has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE')
+                      or pg_catalog.has_table_privilege(r.oid, c.oid, 'DELETE'))),
+       c.relkind = 'm'
+from pg_catalog.pg_class c
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+where c.relkind in ('v', 'm') and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'dbops')
+  and not exists (select from pg_catalog.pg_depend d
+                  where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid and d.deptype = 'e')
+order by c.oid;
+
+-- name: definers
+-- what the roles may call and what runs with its owner's rights, with the search_path that it sets
+select n.nspname::text, p.proname::text, coalesce(pg_catalog.pg_get_function_sqlbody(p.oid), p.prosrc),
+       (select pg_catalog.substr(s.setting, 13) from pg_catalog.unnest(p.proconfig) s(setting)
+        where s.setting like 'search\_path=%%')
+from pg_catalog.pg_proc p
+join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'dbops', %(helpers)s)
+  and p.prokind in ('f', 'p') and p.prosecdef
+  and p.prorettype not in ('pg_catalog.trigger'::pg_catalog.regtype, 'pg_catalog.event_trigger'::pg_catalog.regtype)
+  and exists (select from pg_catalog.pg_roles r
+              where r.rolname = any (%(roles)s) and pg_catalog.has_function_privilege(r.oid, p.oid, 'EXECUTE')
+                and pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE'))
+  and not exists (select from pg_catalog.pg_depend d
+                  where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
+order by 1, 2, p.oid;

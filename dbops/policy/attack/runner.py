@@ -70,9 +70,12 @@ def kept(place: Place) -> str:
     return marks.format(relation(place.name)).as_string(None)
 
 
-def script(shot: Shot) -> str:
-    """What reproduces an attempt on a copy, for a superuser to run: from BEGIN to ROLLBACK."""
-    lines = ["BEGIN"]
+def script(shot: Shot, made: Sequence[str] = ()) -> str:
+    """What reproduces an attempt on a copy, for a superuser to run: from BEGIN to ROLLBACK.
+
+    `made`: the statements that make the row which it is about.
+    """
+    lines = ["BEGIN", *made]
     actor = shot.actor
     if shot.before and actor and actor.role.startswith(OWNER_ROLE):
         lines.append(

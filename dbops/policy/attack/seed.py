@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
-from dbops.policy.attack.made import make_true
+from dbops.policy.attack.made import Workshop, make_true
 from dbops.policy.attack.openings import Openings, openings_of
 from dbops.policy.attack.oracle import fixed, relation, snapshot
+from dbops.policy.attack.shown import make_shown
+from dbops.policy.attack.subjects import Subject
 from dbops.policy.attack.target import Place, Row
 from dbops.policy.model import Definitions, Name, TableRules, Tenant
 from dbops.policy.state import Catalog, Table
@@ -48,6 +50,7 @@ class Seeded:
     reasons: Mapping[str, str]  # table -> why it has no row
     attacker: str
     openings: Mapping[Name, Openings]
+    through: tuple[Subject, ...] = ()
 
 
 def seed_rows(
@@ -69,11 +72,13 @@ def seed_rows(
     attacker = arranger.attacker(used)
     openings = openings_of(definitions, catalog, tables)
     readers = {name: arranger.reader(name, attacker) for name in tables}
-    make_true(conn, definitions, openings, readers, schemas, foreign)
+    shop = Workshop(conn, definitions, readers, schemas, foreign)
+    make_true(shop, openings)
+    through = make_shown(shop, sorted(openings))
     needed = {*tables, *arranger.members}
     places = _places(conn, definitions, catalog, needed)
     reasons = {unfilled.table: unfilled.reason for unfilled in made.unfilled}
-    return Seeded(places, arranger.members, tuple(arranger.users), reasons, attacker, openings)
+    return Seeded(places, arranger.members, tuple(arranger.users), reasons, attacker, openings, through)
 
 
 def _roles(definitions: Definitions, tenant: Tenant) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from psycopg import sql
 
@@ -87,6 +88,12 @@ def insert(place: Place, target: Name, row: Row, tail: sql.Composable | None = N
             tail or sql.SQL(""),
         )
     )
+
+
+def there(place: Place, row: Row) -> tuple[str, ...]:
+    """Make the row where it is not yet, without triggers and foreign keys: what a script of its own begins with."""
+    whole = replace(place, granted={})
+    return (_REPLICA, insert(whole, place.name, row, sql.SQL(" ON CONFLICT DO NOTHING")), _ORIGIN)
 
 
 def update(target: Name, columns: Sequence[str], row: Row, tail: sql.Composable | None = None) -> str:

@@ -7,47 +7,64 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from dbops.policy.attack.actors import Actor
+from dbops.policy.attack.actors import Actor, user
 from dbops.policy.attack.assault import Attacker, Found
 from dbops.policy.attack.bouts import Plan
 from dbops.policy.attack.interference import Reading, compare
 from dbops.policy.attack.judge import judge, never
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak, Vacuous
-from dbops.policy.attack.runner import SQL, TOLD, kept, run, script
+from dbops.policy.attack.runner import SQL, kept, run, script
 from dbops.policy.attack.statements import text, without
+from dbops.policy.attack.subjects import Subject
 from dbops.policy.attack.target import Attempt, Place, Row, Shot
+from dbops.policy.attack.through import not_exercised, shows
 from dbops.policy.model import Name
 from dbops.policy.state import View
 
 
 def views(
-    attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place], over: Name | None = None
+    attacker: Attacker,
+    plans: Mapping[Name, Plan],
+    places: Mapping[Name, Place],
+    over: Name | None = None,
+    through: Sequence[Subject] = (),
+    users: Sequence[str] = (),
 ) -> tuple[Found, list[str]]:
     """Every view that users or visitors may read or write, over tables that are attacked or that no rule opens.
 
-    `over` narrows it to those that read this table.
+    `over` narrows it to those that read this table. `through`: the ways through those with their owner's rights, for
+    each of which somebody's row must be seen; `users` are asked where no attacker finds a way true.
     """
     found = Found()
     notes: list[str] = []
+    subjects = {subject.title: subject for subject in through}
+    others = [user(attacker.auth, "another user", one) for one in users]
     for name, view in sorted(attacker.catalog.views.items()):
         if any(attacker.reach.get(name, {}).values()) and (over is None or over in view.reads):
-            part, told = _attacked(attacker, plans, places, view)
+            part, told = _attacked(attacker, plans, places, view, subjects.get(f"view {name}"), others)
             found += part
             notes += told
     return found, notes
 
 
 def _attacked(
-    attacker: Attacker, plans: Mapping[Name, Plan], places: Mapping[Name, Place], view: View
+    attacker: Attacker,
+    plans: Mapping[Name, Plan],
+    places: Mapping[Name, Place],
+    view: View,
+    subject: Subject | None,
+    users: Sequence[Actor],
 ) -> tuple[Found, list[str]]:
     name, privileges = view.name, attacker.reach[view.name]
     hidden = tuple(places[table] for table in view.reads if table in places)
     if not hidden:
         return Found(), []
+    after = subject.after if subject else _refresh(view)
+    actors = _actors(attacker, plans, view.reads)
     readings = [
-        Reading(actor, f"view {name}", "select", statement, hidden, _refresh(view))
-        for actor in _actors(attacker, plans, view.reads)
+        Reading(actor, f"view {name}", "select", statement, hidden, after)
+        for actor in actors
         if "SELECT" in privileges.get(actor.role, ())
         for statement in _whole(name)
     ]
@@ -57,9 +74,13 @@ def _attacked(
         why = attacker.definitions.definer_views[name]
         notes = [f"view {name} keeps its owner's rights ({why}): {leak.what}" for leak in found.leaks[:1]]
         return replace(found, leaks=()), notes
-    if readings and not found.leaks and not _shows_anything(attacker, plans, readings, view):
-        reason = f"view {name} shows no row of anyone: nothing is proven"
-        found += Found(vacuous=(Vacuous(str(hidden[0].name), "", reason),))
+    if readings and not found.leaks:
+        statements = [(actor, statement) for actor in (*actors, *users) for statement in _whole(name)[:1]]
+        if not shows(attacker, statements, hidden, after):
+            reason = f"view {name} shows no row of anyone: nothing is proven"
+            found += Found(vacuous=(Vacuous(str(hidden[0].name), "", reason),))
+        if subject is not None:
+            found += not_exercised(attacker, subject, {place.name: place for place in hidden}, actors, users)
     return found, []
 
 
@@ -79,17 +100,6 @@ def _actors(attacker: Attacker, plans: Mapping[Name, Plan], tables: Iterable[Nam
     if not bouts:
         bouts = [bout for plan in list(plans.values())[:1] for bout in plan.bouts if not bout.before]
     return list({(bout.actor.name, bout.actor.settings): bout.actor for bout in bouts}.values())
-
-
-def _shows_anything(attacker: Attacker, plans: Mapping[Name, Plan], readings: Sequence[Reading], view: View) -> bool:
-    """Whether rows show in the view at all: to a superuser, as whoever he says he is."""
-    statement = readings[0].statement
-    actors = [reading.actor for reading in readings]
-    shots = [
-        Shot(replace(actor, role="none"), Attempt("select", view.name.name, statement, "rows"), TOLD)
-        for actor in actors
-    ]
-    return any(outcome.worked and outcome.found for outcome in run(attacker.conn, shots))
 
 
 def _written(attacker: Attacker, plans: Mapping[Name, Plan], view: View, hidden: Sequence[Place]) -> Found:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 MOST = 200  # ways of one predicate; nobody reads a longer one
-_TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()\[\],]|[^\W\d][\w$]*""")
+TOKEN = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[()\[\],]|[^\W\d][\w$]*""")
 _STRING = re.compile(r"'(?:[^']|'')*'")
 _NAME = r'(?:[^\W\d][\w$]*|"(?:[^"]|"")+")'
 # PostgreSQL prints the schema of every function that is not its own
@@ -49,6 +49,10 @@ class Way:
         """The loose parts in which a session and values are mixed: one outcome says little of the others."""
         return tuple(part for part in self.loose if asks_session(part))
 
+    def about(self, table: str, column: str) -> list[str]:
+        """The loose parts that read the column."""
+        return [part for part in self.loose if reads(part, table, column)]
+
 
 def joined(parts: Iterable[str]) -> str:
     return " AND ".join(map(enclosed, parts)) or "true"
@@ -63,11 +67,11 @@ def ways_of(predicate: str, table: str, columns: Iterable[str], scope: Iterable[
     """The ways of a predicate on the table with these columns; `scope` says whose a row is. Raises TooMany."""
     free = [column for column in columns if column not in set(scope)]
     found = []
-    for parts in dict.fromkeys(_true(predicate)):
+    for parts in dict.fromkeys(true_ways(predicate)):
         read = {part: [column for column in free if reads(part, table, column)] for part in parts}
         loose = tuple(part for part in parts if read[part])
         columns_ = tuple(dict.fromkeys(c for part in loose for c in read[part]))
-        found.append(Way(parts, loose, columns_, _contradicts(parts)))
+        found.append(Way(parts, loose, columns_, contradicts(parts)))
     return found
 
 
@@ -83,22 +87,22 @@ def asks_session(part: str) -> bool:
 
 def calls(text: str) -> list[tuple[str, str]]:
     """The functions, by schema and name, that are not PostgreSQL's own."""
-    return [(_bare(schema), _bare(name)) for schema, name in _CALL.findall(without_strings(text))]
+    return [(bare(schema), bare(name)) for schema, name in _CALL.findall(without_strings(text))]
 
 
 def reads(part: str, table: str, column: str) -> bool:
     """Whether the part reads this column: in a subquery it stands behind the table's name."""
     plain = without_strings(part)
-    for match in _TOKEN.finditer(plain):
+    for match in TOKEN.finditer(plain):
         called = plain[match.end() :].lstrip().startswith("(") and not match[0].startswith('"')
-        if _bare(match[0]) == column and not called:
+        if bare(match[0]) == column and not called:
             before = re.search(rf"({_NAME})\.$", plain[: match.start()])
-            if not plain[: match.start()].endswith(".") or (before and _bare(before[1]) == table):
+            if not plain[: match.start()].endswith(".") or (before and bare(before[1]) == table):
                 return True
     return False
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
     return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
@@ -108,7 +112,7 @@ def _bare(name: str) -> str:
 def unwrapped(text: str) -> str:
     """Without the parentheses around the whole of it; a subquery keeps its own."""
     inner = text.strip()
-    while inner.startswith("(") and _end(inner) == len(inner):
+    while inner.startswith("(") and end_of(inner) == len(inner):
         within = inner[1:-1].strip()
         if re.match(r"(select|values|with)\b", within, re.IGNORECASE):
             break
@@ -119,7 +123,7 @@ def unwrapped(text: str) -> str:
 def split(text: str, word: str) -> list[str]:
     """The text cut at this word or comma, outside of parentheses and CASE. BETWEEN has an AND of its own."""
     parts, start, depth, between = [], 0, 0, 0
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         token = match[0].lower()
         depth += (token in ("(", "[", "case")) - (token in (")", "]", "end"))
         if depth == 0 and token == "between":
@@ -132,10 +136,10 @@ def split(text: str, word: str) -> list[str]:
     return [*parts, text[start:].strip()]
 
 
-def _end(text: str) -> int:
+def end_of(text: str) -> int:
     """Where the parenthesis or CASE that opens first is closed."""
     depth = 0
-    for match in _TOKEN.finditer(text):
+    for match in TOKEN.finditer(text):
         token = match[0].lower()
         depth += (token in ("(", "[", "case")) - (token in (")", "]", "end"))
         if depth == 0 and token in (")", "]", "end"):
@@ -143,16 +147,16 @@ def _end(text: str) -> int:
     return len(text) + 1
 
 
-def _true(text: str) -> list[Parts]:
+def true_ways(text: str) -> list[Parts]:
     inner = unwrapped(text)
     if len(either := split(inner, "or")) > 1:
-        return _bounded(parts for each in either for parts in _true(each))
+        return _bounded(parts for each in either for parts in true_ways(each))
     if len(both := split(inner, "and")) > 1:
-        return _together(*map(_true, both))
+        return _together(*map(true_ways, both))
     if negated := re.match(r"not\b(.*)", inner, re.IGNORECASE | re.DOTALL):
         return _false(negated[1])
     if held := re.match(r"(\(.*\)) is true$", inner, re.IGNORECASE | re.DOTALL):
-        return _true(held[1])
+        return true_ways(held[1])
     if inner.lower() in ("true", "false", "null::boolean"):
         return [()] if inner.lower() == "true" else []
     return _coalesced(inner) or _cased(inner) or [(inner,)]
@@ -166,7 +170,7 @@ def _false(text: str) -> list[Parts]:
     if len(both := split(inner, "and")) > 1:
         return _bounded(parts for each in both for parts in _false(each))
     if negated := re.match(r"not\b(.*)", inner, re.IGNORECASE | re.DOTALL):
-        return _true(negated[1])
+        return true_ways(negated[1])
     if inner.lower() in ("true", "false", "null::boolean"):
         return [()] if inner.lower() == "false" else []
     return [(f"NOT ({inner})",)]
@@ -175,17 +179,17 @@ def _false(text: str) -> list[Parts]:
 def _coalesced(text: str) -> list[Parts]:
     """COALESCE(a, b) is true where a is, or where a is NULL and b is true."""
     match = re.match(r"coalesce(?=\()", text, re.IGNORECASE)
-    if not match or _end(text) != len(text):
+    if not match or end_of(text) != len(text):
         return []
     first, *others = split(text[match.end() + 1 : -1], ",")
-    rest = _true(f"COALESCE({', '.join(others)})" if len(others) > 1 else others[0]) if others else []
-    return _bounded([*_true(first), *_together([(f"({first}) IS NULL",)], rest)])
+    rest = true_ways(f"COALESCE({', '.join(others)})" if len(others) > 1 else others[0]) if others else []
+    return _bounded([*true_ways(first), *_together([(f"({first}) IS NULL",)], rest)])
 
 
 def _cased(text: str) -> list[Parts]:
     """CASE WHEN: each result with its condition and without those before it."""
     match = re.match(r"case(?=\s+when\b)", text, re.IGNORECASE)
-    if not match or _end(text) != len(text):
+    if not match or end_of(text) != len(text):
         return []
     # split at WHEN leaves nothing in front of the first
     branches, *last = split(text[match.end() : -len("end")], "else")
@@ -193,9 +197,9 @@ def _cased(text: str) -> list[Parts]:
     passed: list[str] = []
     for branch in split(branches, "when")[1:]:
         condition, result = split(branch, "then")
-        found += _together([tuple(passed)], _true(condition), _true(result))
+        found += _together([tuple(passed)], true_ways(condition), true_ways(result))
         passed.append(f"({condition}) IS NOT TRUE")
-    return _bounded([*found, *_together([tuple(passed)], _true(last[0]) if last else [])])
+    return _bounded([*found, *_together([tuple(passed)], true_ways(last[0]) if last else [])])
 
 
 def _together(*each: list[Parts]) -> list[Parts]:
@@ -212,7 +216,7 @@ def _bounded(found: Iterable[Parts]) -> list[Parts]:
     return list(counted())
 
 
-def _contradicts(parts: Parts) -> bool:
+def contradicts(parts: Parts) -> bool:
     """Whether the parts cannot hold together on the face of it: a and not a, or a column equal to two constants."""
     texts = {unwrapped(part) for part in parts}
     if any(f"NOT ({text})" in texts for text in texts):
