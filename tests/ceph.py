@@ -69,12 +69,17 @@ class Ceph:
     folder: Path
     url: str
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    options: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
-    def run(self, *command: str, data: bytes | None = None) -> str:
+    def run(self, *command: str, data: bytes | None = None, tries: int = 20) -> str:
         done = subprocess.run(
             [command[0], "-c", str(self.folder / "ceph.conf"), *command[1:]],
             input=data, capture_output=True, timeout=60, check=False, env=self._environment(),
         )  # fmt: skip
+        # a client that is faster than the monitor's map is refused: "wrong fsid"
+        if b"EPERM" in done.stderr and tries:
+            time.sleep(0.2)
+            return self.run(*command, data=data, tries=tries - 1)
         assert done.returncode == 0, f"{command}: {done.stderr.decode(errors='replace')[-2000:]}"
         return done.stdout.decode()
 
@@ -82,9 +87,16 @@ class Ceph:
         return self.run("radosgw-admin", "-n", "client.rgw", *words)
 
     def start(self, program: str, *options: str) -> None:
+        self.options[program] = options
         command = [program, "-c", str(self.folder / "ceph.conf"), "-f", *options]
         with (self.folder / f"{program}.out").open("wb") as out:
             self.processes[program] = subprocess.Popen(command, stdout=out, stderr=out, env=self._environment())
+
+    def start_again(self, reason: str) -> None:
+        """Start what gave up for this reason anew."""
+        for name, process in list(self.processes.items()):
+            if process.poll() is not None and reason in (self.folder / f"{name}.out").read_text(errors="replace"):
+                self.start(name, *self.options[name])
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "CEPH_CONF": str(self.folder / "ceph.conf")}
@@ -141,7 +153,7 @@ def ceph(folder: Path) -> Iterator[Ceph]:
         cluster.run("ceph", "--connect-timeout", "30", "osd", "create")
         cluster.run("ceph-osd", "-i", "0", "--mkfs")
         cluster.start("ceph-osd", "-i", "0")
-        _wait(lambda: _up(cluster), cluster)
+        _wait(lambda: json.loads(cluster.run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1, cluster)
         cluster.start("radosgw", "-n", "client.rgw")
         _wait(lambda: _answers(cluster.url), cluster)
         keys = ("--access-key", ACCESS, "--secret-key", SECRET)
@@ -154,17 +166,11 @@ def ceph(folder: Path) -> Iterator[Ceph]:
 def _wait(condition: object, cluster: Ceph) -> None:
     end = time.monotonic() + 90
     while not condition():  # type: ignore[operator]
+        cluster.start_again("wrong fsid")
         dead = [name for name, process in cluster.processes.items() if process.poll() is not None]
         assert not dead, f"{dead} ended: " + (cluster.folder / f"{dead[0]}.out").read_text(errors="replace")[-2000:]
         assert time.monotonic() < end, "the cluster did not start"
         time.sleep(0.2)
-
-
-def _up(cluster: Ceph) -> bool:
-    """Whether the storage is there. It gives up where it meets the monitor before that knows the cluster's id."""
-    if cluster.processes["ceph-osd"].poll() is not None:
-        cluster.start("ceph-osd", "-i", "0")
-    return bool(json.loads(cluster.run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1)
 
 
 def _answers(url: str) -> bool:
