@@ -28,7 +28,7 @@ from dbops.policy.execute import Waited, blocked, require_lock, run_together
 from dbops.policy.files import run_files
 from dbops.policy.model import HELPERS, Definitions, Verbatim
 from dbops.policy.plan import Plan, Unmanaged, make_plan
-from dbops.policy.printed import Printed, print_wanted
+from dbops.policy.printed import Printed, lock_helpers, print_wanted
 from dbops.policy.recursion import refuse_recursion
 from dbops.policy.state import Catalog, Wanted
 from dbops.policy.statement import Statement
@@ -159,6 +159,9 @@ class Applier:
 
     def _run(self, conn: Connection, lock: RunnerLock, planned: Planned) -> Plan:
         statements = planned.plan.statements
+        if planned.wanted.helpers:
+            # before the first of them is made, and to the end: a plan beside us would wait for us, and we for it
+            lock_helpers(conn)
         run_together(conn, lock, [statement for statement in statements if not statement.file])
         run_files(conn, lock, [statement for statement in statements if statement.file], planned.verbatim)
         left = self._plan(conn).plan

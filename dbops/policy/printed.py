@@ -83,11 +83,7 @@ def _helpers(conn: Connection, helpers: Sequence[Helper], catalog: Catalog) -> d
     if not helpers:
         return {}
     _require_schema(conn, catalog)
-    try:
-        rows(conn, "policy_lock", namespace=INNER_NAMESPACE, key=lock_key(HELPERS))
-    except psycopg.errors.LockNotAvailable as error:
-        hint = "wait for the other plan or apply and try again; nothing was applied"
-        raise Blocked(f"the helpers in schema {HELPERS} are being made by another session", hint=hint) from error
+    lock_helpers(conn)
     conn.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(HELPERS)))
     for helper in helpers:
         try:
@@ -97,6 +93,15 @@ def _helpers(conn: Connection, helpers: Sequence[Helper], catalog: Catalog) -> d
     found = rows(conn, "policy_functions", schemas=[], helpers=HELPERS)
     definitions = {(row[0], row[1], row[3]): row[11] for row in found}
     return {(h.name, h.arguments): definitions[HELPERS, h.name, h.arguments] for h in helpers}
+
+
+def lock_helpers(conn: Connection) -> None:
+    """Be the only one who makes helpers, to the end of the (sub)transaction. Raises Blocked."""
+    try:
+        rows(conn, "policy_lock", namespace=INNER_NAMESPACE, key=lock_key(HELPERS))
+    except psycopg.errors.LockNotAvailable as error:
+        hint = "wait for the other plan or apply and try again; nothing was applied"
+        raise Blocked(f"the helpers in schema {HELPERS} are being made by another session", hint=hint) from error
 
 
 def _make_helper(conn: Connection, helper: Helper, catalog: Catalog) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import pytest
 from conftest import NO_POOLER, PGBOUNCER, Mortal, pooler, through
 from tools import WHOLE, needs_the_server_here, wait_for
 
+from dbops.backup.copying import Setup, Stored, Task
 from dbops.backup.create import Progress, create
 from dbops.backup.local import LocalStore
 from dbops.backup.manifest import read_all
 from dbops.backup.model import Manifest
 from dbops.backup.verify import verify
+from dbops.backup.workers import Worker, stored
 from dbops.config import Settings
 from dbops.database import parameters
 from dbops.embedded import Scratch
@@ -139,27 +141,17 @@ def test_what_a_killed_run_stored_is_used_by_the_next(url: str, store: LocalStor
     sound(store)
 
 
-def test_a_worker_that_is_killed_is_no_success(url: str, store: LocalStore) -> None:
-    killed: list[int] = []
+def test_a_worker_that_is_killed_is_no_success(url: str, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bereft(setup: Setup, tasks: Iterable[Task], workers: list[Worker]) -> Iterator[Stored]:
+        os.kill(workers[0].process.pid, signal.SIGKILL)
+        return stored(setup, tasks, workers)
 
-    def kill_one(_: Progress) -> None:
-        if not killed:
-            for pid in children():
-                if b"dbops.backup.copying" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    killed.append(pid)
-                    os.kill(pid, signal.SIGKILL)
-                    return
-
-    with pytest.raises(DbopsError, match="worker process of the backup ended by itself"):
-        take(url, store, kill_one)
-    assert killed
+    with monkeypatch.context() as patch:
+        patch.setattr("dbops.backup.create.stored", bereft)
+        with pytest.raises(DbopsError, match="worker process of the backup ended by itself"):
+            take(url, store)
     assert read_all(store) == ((), ())
     assert take(url, store).rows == ROWS
-
-
-def children() -> list[int]:
-    text = "".join(path.read_text() for path in Path(f"/proc/{os.getpid()}/task").glob("*/children"))
-    return [int(pid) for pid in text.split()]
 
 
 def test_a_lost_leader_is_no_success(url: str, store: LocalStore) -> None:

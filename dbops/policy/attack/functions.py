@@ -21,8 +21,9 @@ from dbops.policy.attack.statements import text
 from dbops.policy.attack.subjects import Subject
 from dbops.policy.attack.target import Attempt, Outcome, Place, Shot
 from dbops.policy.attack.through import not_exercised, shows
-from dbops.policy.model import HELPERS, VERBS, Name
+from dbops.policy.model import HELPERS, VERBS, Name, Verb
 
+_WRITES: tuple[Verb, ...] = ("insert", "update", "delete")
 # what a function gives that found no row
 _NOTHING = (None, "", "f", "false", "0", "(f)", "()", "(,)", "{}", "[]", "null")
 
@@ -82,11 +83,11 @@ def _called(
         if spoke and read and function.definer:
             spoke = bool(found.leaks) or shows(attacker, calls, read.values(), after, own=True)
     if function.volatility == "v":
-        shots = [_write(attacker, function, actor, call, places, attacker.allows) for actor, call in calls]
+        shots = _writes(function, calls, places, attacker.allows)
         outcomes = run(attacker.conn, shots)
         found += _changed(function, shots, outcomes)
-        if not spoke:
-            any_ = [_write(attacker, function, actor, call, places, lambda *_: never) for actor, call in calls]
+        if function.definer and not spoke:
+            any_ = _writes(function, calls, places, lambda *_: never)
             spoke = any(outcome.found is not None for outcome in run(attacker.conn, any_))
     return found, spoke
 
@@ -119,26 +120,33 @@ def _tables_read(attacker: Attacker, bodies: Mapping[Name, str], function: Name)
 # --- what a call writes ---
 
 
-def _write(
-    attacker: Attacker,
+def _writes(
     function: Function,
-    actor: Actor,
-    call: str,
+    calls: Sequence[tuple[Actor, str]],
     hidden: Sequence[Place],
     allows: Callable[[Place, Actor], Allowed],
-) -> Shot:
-    """The call, judged by the rows of all tables that it wrote and that `allows` does not allow."""
+) -> list[Shot]:
+    """The calls, each judged by the rows of all tables that it wrote and that `allows` does not allow."""
+    judges = {actor: _judge_of(function, actor, hidden, allows) for actor in {actor for actor, _ in calls}}
     reads = "rows" if function.kind == "f" else "write"
-    attempt = Attempt("call", function.via, call, reads, writes=("insert", "update", "delete"))  # type: ignore[arg-type]
-    judged = replace(attempt, judge="write")
+    return [
+        Shot(actor, Attempt("call", function.via, call, reads, writes=_WRITES), judges[actor])  # type: ignore[arg-type]
+        for actor, call in calls
+    ]
+
+
+def _judge_of(
+    function: Function, actor: Actor, hidden: Sequence[Place], allows: Callable[[Place, Actor], Allowed]
+) -> str:
+    attempt = Attempt("call", function.via, "", "write", writes=_WRITES)
     parts = [
         sql.SQL("SELECT {} AS t, ({}) AS f").format(
-            sql.Literal(str(place.name)), fixed(judge(place, place.name, judged, allows(_own(place, function), actor)))
+            sql.Literal(str(place.name)), fixed(judge(place, place.name, attempt, allows(_own(place, function), actor)))
         )
         for place in hidden
     ]
     told = sql.SQL("SELECT pg_catalog.min(q.t || ': ' || q.f) FROM ({}) q")
-    return Shot(actor, attempt, text(told.format(sql.SQL(" UNION ALL ").join(parts))))
+    return text(told.format(sql.SQL(" UNION ALL ").join(parts)))
 
 
 def _own(place: Place, function: Function) -> Place:
