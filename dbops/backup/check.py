@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from dbops.backup.damaged import known
 from dbops.backup.manifest import read_all, read_drills
 from dbops.backup.model import Damage, Drill, Manifest
-from dbops.backup.objects import chunk_key, id_parts
+from dbops.backup.objects import chunk_key, id_parts, object_key
 from dbops.backup.prune import Database, database_of
 from dbops.backup.store import Store
 from dbops.backup.verify import verify
@@ -47,12 +47,13 @@ def check(
 ) -> Checked:
     """Look at the newest backup of a database: its age, that each of its objects is there, a few of them read.
 
-    One that is damaged is told, and the newest one without damage counts; a backup from the future does not. The last
+    One that is damaged is told, and the newest one without damage counts; one from the future or of some tables only
+    (`--include`) does not. The last
     drill must not have failed; with `proven`, the last that succeeded must not be older than that. Raises StoreError.
     """
     manifests, broken = read_all(store)
     own = [each for each in manifests if database_of(each) == database and each.created_at <= now + _SKEW]
-    good, damaged = _newest_good(store, own)
+    good, damaged = _newest_good(store, [each for each in own if not each.partial])
     since = good.created_at if good else None
     # nobody can say whose a manifest is that cannot be read: one that would be the newest counts
     damaged += [Damage(key, what, (key.split("/")[1],)) for key, what in broken if _later(key, since)]
@@ -88,10 +89,13 @@ def _found_before(manifest: Manifest, known: frozenset[str]) -> list[Damage]:
     tables: dict[str, set[str]] = {}
     for table in manifest.tables:
         for chunk in table.chunks:
-            if chunk.sha256 in known:
-                tables.setdefault(chunk.sha256, set()).add(str(table.name))
+            if (key := chunk_key(chunk.sha256)) in known:
+                tables.setdefault(key, set()).add(str(table.name))
+    for part in manifest.objects:
+        if (key := object_key(manifest.id, part.name)) in known:
+            tables[key] = set()
     what = "dbops backup verify found it damaged"
-    return [Damage(chunk_key(each), what, (manifest.id,), tuple(sorted(names))) for each, names in tables.items()]
+    return [Damage(key, what, (manifest.id,), tuple(sorted(names))) for key, names in tables.items()]
 
 
 def _later(key: str, since: datetime | None) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from dbops.backup.model import BESIDE, Name, Omitted
+from dbops.backup.model import BESIDE, NOT_INCLUDED, Name, Omitted
 
 MANAGED_OWNER = re.compile(r"supabase_\w+|pgbouncer")
 ROWS_KEPT = ("auth", "storage")  # of the schemas that Supabase manages: users and files, to which others refer
@@ -93,7 +93,7 @@ def _unwanted(each: Relation, include: Sequence[str], exclude: Sequence[str]) ->
     if any(_matches(each.name, pattern) for pattern in exclude):
         return "excluded: its definition is kept, its rows are left out"
     if include and not any(_matches(each.name, pattern) for pattern in include):
-        return "not included: its definition is kept, its rows are left out"
+        return f"{NOT_INCLUDED}: its definition is kept, its rows are left out"
     return ""
 
 

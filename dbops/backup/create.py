@@ -19,7 +19,7 @@ from dbops.backup.copying import Setup, Stored
 from dbops.backup.definitions import definitions, pg_dump_version
 from dbops.backup.layout import filled, planned, tasks
 from dbops.backup.model import MANIFEST, POST, SCHEMA, Manifest, Object, Omitted, Tier
-from dbops.backup.objects import BACKUPS, backup_id, compress, object_key
+from dbops.backup.objects import BACKUPS, PUBLISH, absent, backup_id, compress, object_key
 from dbops.backup.source import (
     UNKNOWN,
     Moved,
@@ -32,14 +32,19 @@ from dbops.backup.source import (
     sequences,
 )
 from dbops.backup.workers import started, stored
-from dbops.errors import Blocked, DbopsError, LockHeld
+from dbops.errors import Blocked, DbopsError, LockHeld, StoreError
 from dbops.fingerprint import schema_text
 
 if TYPE_CHECKING:
     from dbops.backup.store import Store
     from dbops.config import Settings
 
-_PUBLISH_WAIT = 60.0
+_PUBLISH_WAIT = 1800.0  # all rows are in the store, and nothing is locked on the server any more
+_ROUNDS = 3
+
+
+class Gone(Exception):
+    """Chunks that a create counted on were swept before it was done."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,16 @@ def create(
             url, store, settings, tier, tell, tuple(include), tuple(exclude), frozenset(heal), database, identifier,
             before[-1] if before else None,
         )  # fmt: skip
-        manifest, texts = _tries(wanted)
-        return _publish(store, manifest, texts, began)
+        for _ in range(_ROUNDS):
+            manifest, texts = _tries(wanted)
+            try:
+                return publish(store, manifest, texts, began)
+            except Gone as gone:
+                tell(Progress(note=str(gone)))
+    raise StoreError(
+        f"chunks that the backup counts on vanish from {store.place} while it is taken",
+        hint="no backup was written; see what else deletes there: a prune on another machine, a lifecycle rule of the bucket",
+    )
 
 
 @contextmanager
@@ -215,14 +228,19 @@ def _gather(tell: Tell, parts: Iterable[Stored], expected: int) -> dict[int, lis
     return found
 
 
-def _publish(store: Store, manifest: Manifest, texts: dict[str, bytes], began: float) -> Manifest:
-    """Write what goes beside the manifest, then the manifest: from then on the backup exists."""
+def publish(store: Store, manifest: Manifest, texts: dict[str, bytes], began: float) -> Manifest:
+    """Write what goes beside the manifest, then the manifest: from then on the backup exists.
+
+    A last look comes first, under the lease without which no sweep deletes. Raises Gone where a chunk is not there.
+    """
     packed = {name: compress(text) for name, text in texts.items()}
     objects = tuple(
         Object(name, hashlib.sha256(text).hexdigest(), len(text), len(packed[name])) for name, text in texts.items()
     )
     # two databases may be backed up in the same second, and a run that was killed leaves files under its id
-    with store.lease("publish", _PUBLISH_WAIT):
+    with store.lease(PUBLISH, _PUBLISH_WAIT):
+        if gone := absent(store, {chunk.sha256 for chunk in manifest.chunks}):
+            raise Gone(f"begun anew: {len(gone)} chunks were swept away meanwhile")
         taken = manifest.created_at
         while next(iter(store.list(f"{BACKUPS}{backup_id(taken, manifest.tier)}/")), None):
             taken += timedelta(seconds=1)

@@ -30,13 +30,16 @@ class LocalStore:
 
     def _path(self, key: str) -> Path:
         path = self.folder / checked(key)
-        # a link in the store must not make us read, overwrite or delete what lies elsewhere
+        self._refuse_link(path, key)
+        return path
+
+    def _refuse_link(self, path: Path, key: str) -> None:
+        """A link in the store must not make us read, overwrite or delete what lies elsewhere."""
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise StoreError(
                 f"{key} in {self.place} is a link that leads out of the store",
                 hint="nothing was read or written; remove the link",
             )
-        return path
 
     def put(self, key: str, data: bytes) -> None:
         path = self._path(key)
@@ -149,9 +152,10 @@ class LocalStore:
     def lease(self, name: str, wait: float) -> Iterator[None]:
         """See Store. The kernel lets go of a dead holder's lock; the file only says who holds it."""
         path = self.folder / LOCKS / checked(name)
+        self._refuse_link(path, f"{LOCKS}/{name}")
         try:
             self._make(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise self._failure(name, "locked", error) from error
         with open(descriptor, "r+", encoding="utf-8") as file:

@@ -108,11 +108,11 @@ class BackupManager:
 
         What a verification found damaged is written anew where the rows still give it. Raises as `create` does.
         """
-        heal = damages.known(self.store)
+        heal = damages.to_heal(self.store)
         manifest = create(
             self.url, self.store, self.settings, self.tier(tier), tell=self.tell, include=include, exclude=exclude, heal=heal
         )  # fmt: skip
-        for key in damages.forget(self.store, manifest) if heal else ():
+        for key in damages.forget(self.store, manifest, heal) if heal else ():
             self._say(f"{key} was damaged: written anew")
         return manifest
 

@@ -10,6 +10,7 @@ Tier = Literal["daily", "weekly", "monthly", "manual"]
 TIERS: tuple[Tier, ...] = ("daily", "weekly", "monthly", "manual")
 FORMAT = 1
 BESIDE = "dbops_restore_"  # with the run behind it: the schema of `restore --mode side`
+NOT_INCLUDED = "not included"
 MANIFEST, SCHEMA, POST = "manifest.json", "schema.sql.gz", "post.sql.gz"
 
 
@@ -124,6 +125,11 @@ class Manifest:
     @property
     def raw_bytes(self) -> int:
         return sum(chunk.raw_bytes for chunk in self.chunks) + sum(each.raw_bytes for each in self.objects)
+
+    @property
+    def partial(self) -> bool:
+        """Whether only some tables were asked for (`--include`)."""
+        return any(each.reason.startswith(NOT_INCLUDED) for each in self.omitted)
 
     @property
     def stored_bytes(self) -> int:

@@ -104,10 +104,12 @@ def plan_prune(
 ) -> PrunePlan:
     """What prune would do at `now` with the backups of `databases` (None: of all in the store).
 
-    Kept whatever their age: of each database its newest backup and the newest that a drill has proven; what lies in the
-    future, by a clock that was wrong; all of the databases that were not asked for.
+    Kept whatever their age: of each database its newest backup, the newest that is not of some tables only, and the
+    newest whose last drill proved it; what lies in the future, by a clock that was wrong; all of the databases that were
+    not asked for.
     """
-    guarded = _guarded(manifests, {each.id for each in drills if each.ok}, now)
+    last = {each.id: each.ok for each in sorted(drills, key=lambda each: each.at)}
+    guarded = _guarded(manifests, {backup for backup, ok in last.items() if ok}, now)
     kept, removed = [], []
     for manifest in sorted(manifests, key=lambda each: (each.created_at, each.id), reverse=True):
         end, rule = keep.until(manifest)
@@ -132,6 +134,8 @@ def _guarded(manifests: Sequence[Manifest], proven: set[str], now: datetime) -> 
         own.sort(key=lambda each: (each.created_at, each.id))
         for each in [one for one in own if one.id in proven][-1:]:
             guarded[each.id] = f"the newest proven backup of {each.database}"
+        for each in [one for one in own if not one.partial][-1:]:
+            guarded[each.id] = f"the newest backup of all of {each.database}"
         for each in own[-1:]:
             guarded[each.id] = f"the newest backup of {each.database}"
     return guarded

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _STATEMENTS = queries("backup/restoring")
 _LOCK = "dbops restore"
+_NOT_MADE = "the backup has rows of it, its definitions do not make it"
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class _Restore:
             self._fail(what, error)
 
     def _fail(self, what: str, error: DbopsError) -> None:
-        if not self.plan.partial:
+        if not (self.plan.partial and _follows_from_lack(error)):
             error.hint = f"{error.hint or 'mend the reason'}; the database is marked as unfinished: --yes begins anew"
             raise error
         self.left_out.append(Omitted(what, error.message))
@@ -252,10 +253,19 @@ class _Restore:
         pool.do([Run(f"statistics: {text}", text) for text in texts], after)
 
 
+def _follows_from_lack(error: DbopsError) -> bool:
+    """Whether this can come of an extension that the server does not have: what is wrong with rows cannot."""
+    if isinstance(error, BackupDamaged):
+        return _NOT_MADE in error.message
+    # https://www.postgresql.org/docs/current/errcodes-appendix.html: no such name, schema or feature, no such file
+    state = str(getattr(error.__cause__, "sqlstate", None) or "")
+    return state[:2] in ("42", "3F", "0A", "58")
+
+
 def _refuse_other_form(table: Table, there: list[tuple[str, str, bool]] | None) -> None:
     """Binary COPY takes an int8 for a timestamptz without a word: types must be equal to the letter."""
     if there is None:
-        what = "the backup has rows of it, its definitions do not make it"
+        what = _NOT_MADE
     elif there != _form(table.columns):
         what = f"its columns are {_listed(there)}; the rows are of {_listed(_form(table.columns))}"
     else:

@@ -99,8 +99,7 @@ def schedule(
         _Job("dbops-drill", "A backup restored to prove it", drill, f"{ping} --drill", when.drill, when.drill_day),
     )
     make = {"systemd": _systemd, "cron": _cron, "kubernetes": _kubernetes}[kind]
-    # kubectl takes quotes for a part of the value; to sh an & without them ends the line
-    return (*make(place, jobs), _variables(place, heartbeat, quote="" if kind == "kubernetes" else "'"))
+    return (*make(place, jobs), _variables(place, heartbeat, kubernetes=kind == "kubernetes"))
 
 
 def _check(place: Place, when: When, heartbeat: Heartbeat) -> None:
@@ -121,7 +120,10 @@ def _check(place: Place, when: When, heartbeat: Heartbeat) -> None:
             raise UsageError("a heartbeat is no http(s) URL", hint="nothing was written")
 
 
-def _variables(place: Place, heartbeat: Heartbeat, quote: str) -> Unit:
+def _variables(place: Place, heartbeat: Heartbeat, *, kubernetes: bool) -> Unit:
+    # kubectl takes quotes for a part of the value; to sh an & without them ends the line
+    quote = "" if kubernetes else "'"
+
     def line(name: str, value: str, *, set_: bool = True) -> str:
         return f"{'' if set_ else '#'}{name}={quote}{value}{quote}\n"
 
@@ -133,7 +135,8 @@ def _variables(place: Place, heartbeat: Heartbeat, quote: str) -> Unit:
         + "# a URL that was forgotten is an error, and not a backup of an empty embedded server\n"
         + line("DBOPS_NO_EMBEDDED", "1")
         + "# where the backups lie, a folder or s3://bucket/prefix, and the bucket's keys\n"
-        + line("DBOPS_STORE", "s3://bucket/prefix", set_=False)
+        # in a container a folder would go with it
+        + line("DBOPS_STORE", "s3://bucket/prefix", set_=kubernetes)
         + line("AWS_ACCESS_KEY_ID", "", set_=False)
         + line("AWS_SECRET_ACCESS_KEY", "", set_=False)
         + "# pinged at the start (/start), at success, and at a failure (/fail)\n"

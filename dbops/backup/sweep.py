@@ -7,6 +7,7 @@ the last look at ages and manifests and the deletion are under that same lease.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +19,8 @@ from dbops.backup.objects import BACKUPS, CHUNKS, PUBLISH, chunk_key, is_chunk_k
 from dbops.backup.store import Item, Store
 
 GRACE = timedelta(hours=24)
-_WAIT = 60.0
+_WAIT = 1800.0
+_PAUSE = 2.0  # longer than a waiter sleeps between two looks at the lease
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def sweep(store: Store, *, grace: timedelta = GRACE) -> Swept:
     # the hash's first digit: sixteen batches keep the lease short
     batches = {item.key[: len(CHUNKS) + 1] for item in marks.unneeded(CHUNKS, before)}
     deleted: list[Item] = []
-    for prefix in sorted(batches):
+    for number, prefix in enumerate(sorted(batches)):
+        if number and not isinstance(store, LocalStore):
+            time.sleep(_PAUSE)  # a create that waits to write its manifest comes first
         with store.lease(PUBLISH, _WAIT):
             marks.refresh()
             if marks.broken:

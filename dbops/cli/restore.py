@@ -121,16 +121,16 @@ def restore(
     """
     selected = bool(tables or user is not None or where is not None)
     _refuse_nonsense(selected, mode, undo, create_roles or no_owner, cascade)
+    if into is not None and not into.strip():
+        raise click.UsageError("--into is empty")
     if undo is not None:
+        _into(out, into)
         _undo(out, undo, dry_run, yes, word)
         return
     # which backup is the latest is a question to the database that --url names, not to the one that is restored into
     with manager(out, "") as library:
         manifest = library.get_backup(chosen(backup, before), before=before)
-    if into is not None:
-        if not into.strip():
-            raise click.UsageError("--into is empty")
-        out.settings = replace(out.settings, url=libpq_url(into), url_source="option")
+    _into(out, into)
     if mode is None:
         _whole(out, manifest, create_roles, no_owner, dry_run, yes, word)
         return
@@ -140,6 +140,11 @@ def restore(
                 library.plan_merge(manifest, mode=mode, tables=tables or None, user=user, where=where, cascade=cascade)
             )
         _merge(out, library, prepared, dry_run, yes, word)
+
+
+def _into(out: Output, into: str | None) -> None:
+    if into is not None:
+        out.settings = replace(out.settings, url=libpq_url(into), url_source="option")
 
 
 def _refuse_nonsense(selected: bool, mode: str | None, undo: str | None, roles: bool, cascade: bool) -> None:
@@ -175,8 +180,10 @@ def _whole(
     what = f"{count(len(manifest.tables), 'table')}, {count(manifest.rows, 'row')}"
     document: dict[str, Any] = {
         "tables": [{"table": str(t.name), "missing": t.rows, "changed": 0, "extra": 0, "written": 0} for t in manifest.tables],
-        "run": None, "id": manifest.id, "notes": [], "left_out": [],
+        "run": None, "id": manifest.id, "notes": [], "left_out": omitted_document(manifest.omitted),
     }  # fmt: skip
+    for each in manifest.omitted:
+        out.warn(f"not in this backup: {each.name}: {each.reason}")
     from dbops.backup.restore import examine_target
 
     with manager(out, "rows", connects=True, stopped=BEGUN) as library:
@@ -192,7 +199,7 @@ def _whole(
     for each in done.left_out:
         out.warn(f"left out: {each.name}: {each.reason}")
     document |= {"duration_ms": round(done.duration_ms, 3), "notes": list(done.notes)}
-    document |= {"left_out": omitted_document(done.left_out)}
+    document |= {"left_out": omitted_document((*manifest.omitted, *done.left_out))}
     document["tables"] = [table | {"written": table["missing"]} for table in document["tables"]]
     text = f"restored {count(done.tables, 'table')}, {count(done.rows, 'row')} in {duration(done.duration_ms)}"
     out.result(document, text)

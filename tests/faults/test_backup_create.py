@@ -18,17 +18,19 @@ import pytest
 from conftest import NO_POOLER, PGBOUNCER, Mortal, pooler, through
 from tools import WHOLE, needs_the_server_here, wait_for
 
+import dbops.backup.create
 from dbops.backup.copying import Setup, Stored, Task
 from dbops.backup.create import Progress, create
 from dbops.backup.local import LocalStore
 from dbops.backup.manifest import read_all
 from dbops.backup.model import Manifest
+from dbops.backup.objects import chunk_key
 from dbops.backup.verify import verify
 from dbops.backup.workers import Worker, stored
 from dbops.config import Settings
 from dbops.database import parameters
 from dbops.embedded import Scratch
-from dbops.errors import CannotConnect, DbopsError, NotProven, UnfitServer
+from dbops.errors import CannotConnect, DbopsError, NotProven, StoreError, UnfitServer
 
 pytestmark = pytest.mark.fault
 ROWS = 20_000
@@ -202,6 +204,31 @@ def test_a_full_disk_is_told_and_leaves_no_backup(url: str, store: LocalStore) -
     assert list(store.folder.rglob("*.tmp")) == []
     assert take(url, store).rows == ROWS
     sound(store)
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_what_is_swept_meanwhile_is_copied_anew(
+    url: str, store: LocalStore, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A sweep that had looked at a chunk's age before create made it count as new."""
+    rounds: list[Manifest] = []
+
+    def swept(wanted: Any) -> tuple[Manifest, dict[str, bytes]]:
+        manifest, texts = tries(wanted)
+        if len(rounds) < times:
+            store.delete([chunk_key(manifest.chunks[0].sha256)])
+        rounds.append(manifest)
+        return manifest, texts
+
+    tries = dbops.backup.create._tries
+    monkeypatch.setattr("dbops.backup.create._tries", swept)
+    if times == 1:
+        assert take(url, store).rows == ROWS
+        sound(store)
+    else:
+        with pytest.raises(StoreError, match="vanish"):
+            take(url, store)
+        assert read_all(store) == ((), ())
 
 
 def test_two_creates_at_once_both_succeed(url: str, store: LocalStore) -> None:

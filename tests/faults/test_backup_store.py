@@ -19,10 +19,11 @@ from pathlib import Path
 import pytest
 from tools import WHOLE, sample
 
+from dbops.backup.create import Gone, publish
 from dbops.backup.local import LocalStore
-from dbops.backup.manifest import dump, read_all
+from dbops.backup.manifest import read_all
 from dbops.backup.model import SCHEMA, Manifest
-from dbops.backup.objects import PUBLISH, absent, chunk_key, compress, manifest_key, object_key
+from dbops.backup.objects import chunk_key, compress, manifest_key, object_key
 from dbops.backup.prune import Keep, plan_prune, prune
 from dbops.backup.store import Store
 from dbops.backup.sweep import sweep
@@ -168,17 +169,18 @@ def test_killed_while_it_writes_and_prunes(tmp_path: Path) -> None:
 
 
 def create(store: Store, manifest: Manifest, rows: Sequence[bytes]) -> None:
-    """What create does with a store: use what is there, look once more, then publish."""
+    """What create does with a store: use what is there, publish, begin anew where something was swept meanwhile."""
     contents = {hashlib.sha256(data).hexdigest(): data for data in rows}
-    for sha256, data in contents.items():
-        if not store.touch(chunk_key(sha256)):
-            store.put(chunk_key(sha256), compress(data))
-        time.sleep(0.001)
-    with store.lease(PUBLISH, 60):
-        for sha256 in absent(store, contents):
-            store.put(chunk_key(sha256), compress(contents[sha256]))
-        store.put(object_key(manifest.id, SCHEMA), compress(f"create table {manifest.database}".encode()))
-        store.put(manifest_key(manifest.id), dump(manifest))
+    while True:
+        for sha256, data in contents.items():
+            if not store.touch(chunk_key(sha256)):
+                store.put(chunk_key(sha256), compress(data))
+            time.sleep(0.001)
+        try:
+            publish(store, manifest, {SCHEMA: f"create table {manifest.database}".encode()}, time.monotonic())
+            return
+        except Gone:
+            continue
 
 
 def test_creates_beside_sweeps(tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ from dbops.backup.merge.writing import (
     write_as_replica,
 )
 from dbops.backup.model import Manifest, Name
+from dbops.backup.source import identity
 from dbops.backup.store import Store
 from dbops.config import Settings
 from dbops.database import parameters, place_of
@@ -83,7 +84,16 @@ def diff(
         gathering = Gathering(session, manifest, store, selection, tell)
         gathering.gather(only_new=False)
         found = _compare(session, gathering.targets, gathering.ordered, "replace", moving=True)
-        return Difference(manifest.id, _place(url), found.tables, tuple(gathering.notes))
+        return Difference(manifest.id, _place(url), found.tables, (*_of_another(manifest, url), *gathering.notes))
+
+
+def _of_another(manifest: Manifest, url: str) -> tuple[str, ...]:
+    """A word where the backup is of another database: a clone of it, or the wrong one altogether."""
+    if (manifest.database, manifest.system_identifier) == identity(url):
+        return ()
+    return (
+        f"{manifest.id} is of database {manifest.database} of cluster {manifest.system_identifier}, not of this one",
+    )
 
 
 @contextmanager
@@ -113,9 +123,13 @@ def plan_merge(
             for target, table in zip(ordered, found.tables, strict=True)
             for problem in table_problems(target, table, mode)
         ]
+        if mode == "replace":
+            problems += [
+                f"{name} was left out of this backup: its rows would be deleted" for name in gathering.not_there
+            ]
         plan = Plan(
             manifest.id, _place(url), mode, str(selection), found.tables, found.digest,
-            tuple(dict.fromkeys(problems + found.unmet)), tuple(gathering.notes),
+            tuple(dict.fromkeys(problems + found.unmet)), (*_of_another(manifest, url), *gathering.notes),
         )  # fmt: skip
         yield Prepared(plan, session, manifest, store.place, ordered, tell)
 

@@ -30,6 +30,7 @@ class Gathering:
         self.sources = sources_by_root(manifest, session.catalog)
         self.targets: dict[Name, Target] = {}
         self.notes: list[str] = []
+        self.not_there: list[Name] = []
 
     @property
     def ordered(self) -> tuple[Target, ...]:
@@ -49,6 +50,8 @@ class Gathering:
             self._check_key(target)
             self.staging.index(target)
         self.notes += [note for scope in found for note in self._gone_partitions(self.targets[scope.table])]
+        self.not_there = [name for scope in found for name in self._left_out(self.targets[scope.table])]
+        self.notes += [f"{name} is not in this backup: all its rows are extra" for name in self.not_there]
 
     def _gone_partitions(self, target: Target) -> Iterator[str]:
         """A manifest does not say whose partition a table was: where it is gone, its columns tell."""
@@ -60,6 +63,13 @@ class Gathering:
                     f"{name}, in the backup a partition with the columns of {target.name}, is not in this database: its "
                     f"{table.rows:,} rows are not compared; make it first, or load it beside (--mode side)"
                 )
+
+    def _left_out(self, target: Target) -> Iterator[Name]:
+        """Partitions whose rows the backup left out, by choice or because it could not read them."""
+        omitted = {each.name for each in self.manifest.omitted}
+        for name, root in self.session.catalog.roots.items():
+            if root == target.name != name and str(name) in omitted:
+                yield name
 
     def _add(self, scope: Scope) -> Target:
         live = self.session.catalog.tables[scope.table]
