@@ -180,6 +180,15 @@ class TestRowsBack:
         assert dbops(*restore, "--yes").code == 2
         assert dbops(*restore, "--confirm", "prod").code == 0
 
+    def test_undo_is_where_into_says(self, accident: str, dbops: Command, make_database: Callable[..., str]) -> None:
+        """A clone has the record of runs as well: what is undone there must not be undone here."""
+        done = dbops("backup", "restore", "--table", "notes", "--mode", "missing", "--yes", "--json")
+        here, clone = rows(accident), make_database("empty")
+        assert dbops("backup", "restore", create(dbops), "--into", clone, "--yes").code == 0
+        assert dbops("backup", "restore", "--undo", done.json["run"], "--into", clone, "--yes").code == 0
+        assert rows(accident) == here
+        assert rows(clone) != here
+
 
 class TestWhole:
     def test_into_an_empty_database(self, shop: Path, dbops: Command, make_database: Callable[..., str]) -> None:
