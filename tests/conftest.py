@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
@@ -32,6 +33,10 @@ hypothesis.settings.load_profile("dbops")
 for _name in [n for n in os.environ if n.startswith(("PG", "DBOPS_")) or n == "DATABASE_URL"]:
     if not _name.startswith("DBOPS_TEST_"):
         del os.environ[_name]
+
+
+# started in the background of a shell without job control SIGINT is ignored, by all that tests start as well
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ __all__ = ["Filled", "Made", "Unfilled", "compare_rows", "make_rows", "read_rows
 
 @dataclass(frozen=True)
 class Filled:
-    """A table that has rows, `rows` of them new. `notes` say what its rules kept from being shown."""
+    """A table that has rows, `rows` of them new, triggers' too. `notes` say what its rules kept from being shown."""
 
     table: str
     rows: int
@@ -66,8 +66,13 @@ def make_rows(
     with conn.transaction(), settings(conn, PLAIN_TEXT):
         conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
         fillers: list[Filler] = []
-        for group in in_order(load(conn, schemas, exclude)):
-            fillers += _fill_group(conn, [Filler(conn, table, seed, extremes=extremes) for table in group], per_table)
+        groups = in_order(load(conn, schemas, exclude))
+        before = {table.oid: _count(conn, table) for group in groups for table in group}
+        for group in groups:
+            own = [Filler(conn, table, seed, extremes=extremes) for table in group]
+            for filler in own:  # what the other tables' triggers wrote
+                filler.added = max(0, _count(conn, filler.table) - before[filler.table.oid])
+            fillers += _fill_group(conn, own, per_table)
         for filler in fillers:  # keys to tables that came later have something to refer to now
             filler.cover()
         reports = [_report(conn, filler, per_table) for filler in fillers]
@@ -101,15 +106,15 @@ def _report(conn: Connection, filler: Filler, wanted: int) -> Filled | Unfilled:
         notes.append(f"{filler.added} of {wanted} rows: {filler.why}")
     if not filler.added:
         why = filler.why or "no reason known"
-        return Filled(label, 0, tuple(notes)) if _has_rows(conn, filler.table) else Unfilled(label, why)
+        return Filled(label, 0, tuple(notes)) if _count(conn, filler.table) else Unfilled(label, why)
     for column, pin in filler.missing():
         shown = "NULL" if pin is None else "not NULL" if isinstance(pin, Want) else repr(pin)
         notes.append(f"no row has {column} {shown}")
     return Filled(label, filler.added, tuple(notes))
 
 
-def _has_rows(conn: Connection, table: Table) -> bool:
+def _count(conn: Connection, table: Table) -> int:
     try:
-        return bool(run(conn, sql.SQL("SELECT 1 FROM {} LIMIT 1").format(name(*table.name))))
+        return int(run(conn, sql.SQL("SELECT pg_catalog.count(*) FROM {}").format(name(*table.name)))[0][0])
     except psycopg.errors.InsufficientPrivilege:
-        return False
+        return 0

@@ -87,11 +87,10 @@ create table public.memory_tokens (
   user_id uuid not null,
   memory_id uuid not null,
   tokens tsvector,
-  words integer,
+  words integer generated always as (length(tokens)) stored,
   constraint memory_tokens_pkey primary key (user_id, memory_id),
   constraint memory_tokens_memory foreign key (user_id, memory_id)
-    references public.user_memories (user_id, id) on update cascade on delete cascade,
-  constraint memory_tokens_words_counted check ((tokens is null) = (words is null) and words = length(tokens))
+    references public.user_memories (user_id, id) on update cascade on delete cascade
 );
 alter table public.memory_tokens enable row level security;
 alter table public.memory_tokens force row level security;
@@ -109,10 +108,9 @@ $$;
 create function public.memory_tokens_insert() returns trigger
   language plpgsql security definer set search_path = '' as $$
 begin
-  insert into public.memory_tokens (user_id, memory_id, tokens, words)
-  select m.user_id, m.id, w.tokens, length(w.tokens)
+  insert into public.memory_tokens (user_id, memory_id, tokens)
+  select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact))
   from made m
-  cross join lateral (select array_to_tsvector(public.word_set(m.fact)) as tokens offset 0) w
   where m.is_active
   on conflict (user_id, memory_id) do nothing; -- another trigger may have changed it since: what that wrote is newer
   return null;
@@ -122,14 +120,11 @@ comment on function public.memory_tokens_insert() is 'Writes the word sets of ne
 
 create function public.memory_tokens_update() returns trigger
   language plpgsql security definer set search_path = '' as $$
-declare
-  set_of_words tsvector;
 begin
   if new.is_active then
-    set_of_words := array_to_tsvector(public.word_set(new.fact));
-    insert into public.memory_tokens as k (user_id, memory_id, tokens, words)
-    values (new.user_id, new.id, set_of_words, length(set_of_words))
-    on conflict (user_id, memory_id) do update set tokens = excluded.tokens, words = excluded.words;
+    insert into public.memory_tokens (user_id, memory_id, tokens)
+    values (new.user_id, new.id, array_to_tsvector(public.word_set(new.fact)))
+    on conflict (user_id, memory_id) do update set tokens = excluded.tokens;
   else
     delete from public.memory_tokens k where k.user_id = new.user_id and k.memory_id = new.id;
   end if;
@@ -154,8 +149,8 @@ begin
     raise exception 'a batch of % rows: at least 1 is needed', coalesce(p_batch::text, 'NULL')
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
   end if;
-  insert into public.memory_tokens (user_id, memory_id, tokens, words)
-  select m.user_id, m.id, w.tokens, length(w.tokens)
+  insert into public.memory_tokens (user_id, memory_id, tokens)
+  select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact))
   from (
     select m.user_id, m.id, m.fact
     from public.user_memories m
@@ -165,7 +160,6 @@ begin
     limit p_batch
     for share of m -- whoever changes one of them waits: its trigger must find this row
   ) m
-  cross join lateral (select array_to_tsvector(public.word_set(m.fact)) as tokens offset 0) w
   on conflict (user_id, memory_id) do nothing;
   get diagnostics filled = row_count;
   return filled;

@@ -160,6 +160,7 @@ _EQUAL = [
     (re.compile(r"(\bby \S+ from )\S+"), r"\1HOST"),
     (re.compile(r'((?:applied|run)_from": ")[^"]+'), r"\1HOST"),
     (re.compile(r"\bprocess \d+"), "process PID"),
+    (re.compile(r"\bcluster \d+"), "cluster NUMBER"),
     (re.compile(r"\((embedded|installed)\)"), "(embedded)"),
     # how many statements a large plan has is the planner's affair
     (re.compile(r"\b\d\d+ statements\b"), "N statements"),
@@ -421,7 +422,8 @@ def test_every_table_index_and_query_of_the_memory_schema_is_described() -> None
     text = (DOCS / "memory-schema.md").read_text(encoding="utf-8")
     files = [*(ROOT / "migrations" / "sql").glob("*.sql"), ROOT / "dbops" / "memory" / "queries.sql"]
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
-    names = re.findall(r"^(?:create table public\.|create index |-- name: )(\w+)", source, re.MULTILINE)
+    made_by = r"create table public\.|create (?:unique )?index (?:concurrently )?"
+    names = re.findall(rf"^(?:{made_by}|-- name: )(\w+)", source, re.MULTILINE)
     assert len(names) > 40
     assert {name for name in names if f"`{name}`" not in text} == set()
 

@@ -291,7 +291,7 @@ def test_a_user_does_it_all_himself(guarded: Connection) -> None:
         for statement in (
             "update public.hygiene_changes set before = '{}'",
             "delete from public.hygiene_batches",
-            "update public.memory_tokens set words = words",
+            "update public.memory_tokens set tokens = null",
             "delete from public.memory_tokens",
             "insert into public.memory_tokens (user_id, memory_id) values (auth.uid(), gen_random_uuid())",
         ):

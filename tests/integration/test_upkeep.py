@@ -341,15 +341,16 @@ def test_the_memory_schema_without_pgvector_applies_the_rest_and_says_so(project
     try:
         manager = MigrationManager(settings=replace(project.settings, url=url, migrations=folder))
         outcome = manager.migrate_up()
-        assert outcome.versions == ("20250101_000000", "20250101_000001", "20250301_000003")
-        assert [(w.version, "extension vector" in w.reason) for w in outcome.plan.waiting] == [
-            ("20250201_000002", True)
-        ]
+        with_vectors = ["20250201_000002", "20250401_000009"]
+        versions = sorted(file.name[:15] for file in folder.glob("*.sql"))
+        assert [*outcome.versions] == [version for version in versions if version not in with_vectors]
+        assert [w.version for w in outcome.plan.waiting] == with_vectors
+        assert "extension vector" in outcome.plan.waiting[0].reason
         assert run_sql(project, "select to_regclass('memory_embeddings'), to_regclass('user_memories')::text") == [
             (None, "user_memories")
         ]
         # a superuser comes, and it is applied, late as it is
         later = MigrationManager(settings=replace(project.settings, migrations=folder)).migrate_up()
-        assert later.versions == ("20250201_000002",)
+        assert [*later.versions] == with_vectors
     finally:
         run_sql(project, "reassign owned by deployer to postgres", "drop owned by deployer", "drop role deployer")
