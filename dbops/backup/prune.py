@@ -12,6 +12,7 @@ from dbops.backup.objects import BACKUPS, manifest_key
 from dbops.backup.store import Store
 from dbops.backup.sweep import GRACE, sweep
 from dbops.config import Settings
+from dbops.wording import count
 
 Database = tuple[str, str]  # name, system identifier
 
@@ -32,11 +33,11 @@ class Keep:
         """When a backup may go (None: never), and its tier's rule in words."""
         at = manifest.created_at
         if manifest.tier == "daily":
-            return at + timedelta(days=self.daily), f"daily, {_plural(self.daily, 'day')}"
+            return at + timedelta(days=self.daily), f"daily, {count(self.daily, 'day')}"
         if manifest.tier == "weekly":
-            return at + timedelta(weeks=self.weekly), f"weekly, {_plural(self.weekly, 'week')}"
+            return at + timedelta(weeks=self.weekly), f"weekly, {count(self.weekly, 'week')}"
         if manifest.tier == "monthly":
-            return _months_later(at, self.monthly), f"monthly, {_plural(self.monthly, 'month')}"
+            return _months_later(at, self.monthly), f"monthly, {count(self.monthly, 'month')}"
         return None, "manual, kept for ever"
 
 
@@ -178,7 +179,3 @@ def _months_later(at: datetime, months: int) -> datetime:
     year, month = divmod(at.month - 1 + months, 12)
     year, month = at.year + year, month + 1
     return at.replace(year=year, month=month, day=min(at.day, monthrange(year, month)[1]))
-
-
-def _plural(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"

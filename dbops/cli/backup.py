@@ -14,7 +14,6 @@ from dbops.cli.backup_output import (
     Bar,
     check_document,
     check_text,
-    count,
     created_document,
     created_text,
     damaged_document,
@@ -31,6 +30,7 @@ from dbops.cli.migrate import CONFIRM, DRY_RUN, WAIT, YES
 from dbops.cli.output import Output
 from dbops.cli.xray import size
 from dbops.errors import Interrupted, UsageError
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup.manager import AnyTier, BackupManager

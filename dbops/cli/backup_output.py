@@ -13,6 +13,7 @@ import click
 
 from dbops.cli.output import Output, duration, utc
 from dbops.cli.xray import size
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup import Checked, Drill, Listed, Manifest, Verified
@@ -260,10 +261,6 @@ def drill_text(drill: Drill, *, whole: bool = False) -> str:
         f"restored on PostgreSQL {drill.server_version // 10000} in {duration(drill.restore_ms)}"
     )
     return "\n".join(lines)
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def moment(text: str) -> datetime:

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dbops.cli.backup_output import count, table_text
+from dbops.cli.backup_output import table_text
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup import Difference, Merged

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.backup import STORE, manager
-from dbops.cli.backup_output import count
 from dbops.cli.main import common
 from dbops.cli.migrate import DRY_RUN, SCRATCH
 from dbops.cli.output import Output
 from dbops.errors import UsageError, shown
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup.exchange.export import Exchanged, Form

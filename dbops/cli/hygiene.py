@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dbops.cli.backup_output import count
 from dbops.cli.hygiene_output import (
     batches_document,
     batches_text,
@@ -27,6 +26,7 @@ from dbops.cli.hygiene_output import (
 from dbops.cli.main import Lazy, common
 from dbops.cli.migrate import CONFIRM, DRY_RUN, YES
 from dbops.cli.output import Output
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.hygiene import HygieneManager, Search
@@ -205,7 +205,7 @@ def cleanup(
         return
     out.say(str(plan))
     if plan.users:
-        what = f"delete {plan.memories} memories and {plan.blobs} blobs"
+        what = f"delete {count(plan.memories, 'memory')} and {count(plan.blobs, 'blob')}"
         out.confirm(what, library.url, yes=yes, word=word)
     done = library.cleanup_old_memories(days, plan=plan, purge_after=purge_after)
     out.result(done_document(done), done_text(done, "deleted"))

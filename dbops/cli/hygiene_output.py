@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dbops.cli.backup_output import count
 from dbops.cli.output import duration
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.hygiene import Batch, CleanupPlan, Done, Plan, Review, Stats, Undone

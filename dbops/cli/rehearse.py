@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.backup import BEFORE, STORE, chosen, manager
-from dbops.cli.backup_output import count, omitted_document
+from dbops.cli.backup_output import omitted_document
 from dbops.cli.main import common
 from dbops.cli.migrate import SCRATCH, show
 from dbops.cli.output import Output, duration
 from dbops.cli.xray import xray_document, xray_text
 from dbops.migrate import MigrationManager
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup.manager import Copy

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.backup import BEFORE, ID, STORE, chosen, manager
-from dbops.cli.backup_output import count, omitted_document
+from dbops.cli.backup_output import omitted_document
 from dbops.cli.difference_output import (
     difference_document,
     difference_text,
@@ -25,6 +25,7 @@ from dbops.cli.migrate import CONFIRM, DRY_RUN, WAIT, YES
 from dbops.cli.output import Output, duration
 from dbops.config import libpq_url
 from dbops.errors import DbopsError, UsageError
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.backup import BackupManager, Manifest

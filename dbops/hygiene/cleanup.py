@@ -9,6 +9,7 @@ from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, CleanupPlan, Done, Tell
 from dbops.hygiene.session import Session
+from dbops.wording import count
 
 _AT_ONCE = 1000  # rows of one transaction
 _LONGEST = 36_500
@@ -38,7 +39,7 @@ def carry_out(session: Session, plan: CleanupPlan, *, purge_after: int = 30, tel
     deleted = 0
     for user, *_ in plan.users:
         deleted += _clean(session, batch, user, plan.days)
-        tell(f"{deleted} rows deleted")
+        tell(f"{count(deleted, 'row')} deleted")
     record.end(session, batch)
     return Done(
         batch, "cleanup", len(plan.users), 0, deleted, 0, plan.rows, duration_ms=(time.monotonic() - started) * 1000

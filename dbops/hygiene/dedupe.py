@@ -11,6 +11,7 @@ from typing import Any
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Done, Merge, Plan, ScopePlan, Tell
 from dbops.hygiene.session import Session
+from dbops.wording import count
 
 
 def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> Done:
@@ -33,7 +34,7 @@ def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> D
         marked, users, review = marked + done, users + bool(done), review + len(scope.doubts)
         skipped += left
         if number % 100 == 0 or number == len(todo):
-            tell(f"{number} of {len(todo)} users, {marked} memories marked")
+            tell(f"{number:,} of {count(len(todo), 'user')}, {count(marked, 'memory')} marked")
     record.end(session, batch)
     return Done(batch, "dedupe", users, plan.pairs, marked, review, plan.rows, tuple(skipped), _since(started))
 

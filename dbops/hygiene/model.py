@@ -10,6 +10,7 @@ from typing import Literal
 
 from dbops.errors import UsageError
 from dbops.hygiene.guard import Reason
+from dbops.wording import count
 
 Tell = Callable[[str], None]
 ClusterBy = Literal["stars", "components"]
@@ -105,6 +106,7 @@ class Plan:
     oversized: tuple[tuple[str, str], ...] = ()  # (user, id) whose text is too large to have a word set
     duration_ms: float = 0.0
     notes: tuple[str, ...] = ()
+    deletes: bool = False  # the duplicates, else they are marked
 
     @property
     def pairs(self) -> int:
@@ -129,30 +131,26 @@ class Plan:
         if search.semantic is not None:
             how += f"{' and' if search.both else ', or'} meaning at {search.semantic:g}"
         changed = [scope for scope in self.scopes if scope.merges or scope.doubts]
-        of = _count(sum(bool(scope.merges) for scope in changed), "user" if self.table == MEMORIES else "scope")
+        of = count(sum(bool(scope.merges) for scope in changed), "user" if self.table == MEMORIES else "scope")
         head = (
-            f"{self.table}: {_count(self.pairs, 'pair')} ({how}) among {_count(self.rows, 'row')}; "
-            f"{_count(self.marked, 'duplicate')} ({self.reduction:.1%}) of {of}, {_count(self.review, 'pair')} to review"
+            f"{self.table}: {count(self.pairs, 'pair')} ({how}) among {count(self.rows, 'row')}; "
+            f"{count(self.marked, 'duplicate')} ({self.reduction:.1%}) of {of}, {count(self.review, 'pair')} to review"
         )
-        lines = [line for scope in changed[:_SHOWN] for line in _lines(scope)]
+        lines = [line for scope in changed[:_SHOWN] for line in _lines(scope, "deleted" if self.deletes else "marked")]
         more = [f"  … and {len(changed) - _SHOWN} more"] if len(changed) > _SHOWN else []
-        large = [f"  too large to be compared: {_count(len(self.oversized), 'text')}"] if self.oversized else []
+        large = [f"  too large to be compared: {count(len(self.oversized), 'text')}"] if self.oversized else []
         return "\n".join([head, *lines, *more, *large, *(f"  {note}" for note in self.notes)])
 
 
 _SHOWN = 10
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
-def _lines(scope: ScopePlan) -> list[str]:
+def _lines(scope: ScopePlan, done: str) -> list[str]:
     name = scope.scope if scope.scope is not None else "all rows"
-    found = [f"  {name}: {_count(scope.losers, 'duplicate')}, {_count(scope.pairs, 'pair')}"]
+    found = [f"  {name}: {count(scope.losers, 'duplicate')}, {count(scope.pairs, 'pair')}"]
     found += [
         f"    {merge.survivor.id} stays, {', '.join(ref.id for ref in merge.losers[:3])}"
-        f"{f' and {len(merge.losers) - 3} more' if len(merge.losers) > 3 else ''} marked"
+        f"{f' and {len(merge.losers) - 3} more' if len(merge.losers) > 3 else ''} {done}"
         for merge in scope.merges[:3]
     ]
     if len(scope.merges) > 3:
@@ -178,10 +176,13 @@ class CleanupPlan:
 
     def __str__(self) -> str:
         head = (
-            f"{self.memories} of {self.rows} memories, inactive and unchanged for {self.days} days, and {self.blobs} "
-            f"expired blobs, of {len(self.users)} users"
+            f"{self.memories:,} of {count(self.rows, 'memory')}, inactive and unchanged for {count(self.days, 'day')}, "
+            f"and {count(self.blobs, 'expired blob')}, of {count(len(self.users), 'user')}"
         )
-        lines = [f"  {user}: {memories} memories, {blobs} blobs" for user, memories, blobs in self.users[:_SHOWN]]
+        lines = [
+            f"  {user}: {count(memories, 'memory')}, {count(blobs, 'blob')}"
+            for user, memories, blobs in self.users[:_SHOWN]
+        ]
         return "\n".join(
             [head, *lines, *([f"  … and {len(self.users) - _SHOWN} more"] if len(self.users) > _SHOWN else [])]
         )

@@ -14,6 +14,7 @@ from dbops.hygiene.model import MEMORIES, Plan, Row, ScopePlan, Search, Tell
 from dbops.hygiene.plan import plan_scope
 from dbops.hygiene.semantic import semantic_pairs
 from dbops.hygiene.session import Session
+from dbops.wording import count
 
 _AT_ONCE = 20_000  # memories that one question to the server is about
 
@@ -30,17 +31,17 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
         found = session.rows("users", {"user": owner})
         _refuse_unknown(session, user, owner, known=bool(found))
         oversized = tuple((str(u), str(m)) for u, m in session.rows("oversized", {"user": owner}))
-    counts = {str(name): count for name, count, _ in found}
+    sizes = {str(name): size for name, size, _ in found}
     scopes: list[ScopePlan] = []
     searched = 0
-    for users in _portions({name: count for name, count in counts.items() if count > 1}):
+    for users in _portions({name: size for name, size in sizes.items() if size > 1}):
         scopes += session.patiently("the search", partial(_scopes, session, search, users))
-        searched += sum(counts[name] for name in users)
-        tell(f"{searched} of {sum(counts.values())} memories searched")
+        searched += sum(sizes[name] for name in users)
+        tell(f"{searched:,} of {count(sum(sizes.values()), 'memory')} searched")
     unread = sum(missing for *_, missing in found)
     note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
     return Plan(
-        MEMORIES, search, sum(counts.values()), tuple(scopes), oversized,
+        MEMORIES, search, sum(sizes.values()), tuple(scopes), oversized,
         (time.monotonic() - started) * 1000, (note,) if unread else (),
     )  # fmt: skip
 
@@ -51,14 +52,14 @@ def _refuse_unknown(session: Session, name: str | None, user: str | None, *, kno
         raise UsageError(f"there is no user {shown}", hint="auth.users has all; nothing was done")
 
 
-def _portions(counts: dict[str, int]) -> Iterator[list[str]]:
-    portion, size = list[str](), 0
-    for user, count in counts.items():
-        if portion and size + count > _AT_ONCE:
+def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
+    portion, rows = list[str](), 0
+    for user, size in sizes.items():
+        if portion and rows + size > _AT_ONCE:
             yield portion
-            portion, size = [], 0
+            portion, rows = [], 0
         portion.append(user)
-        size += count
+        rows += size
     if portion:
         yield portion
 

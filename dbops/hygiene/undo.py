@@ -9,6 +9,7 @@ from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Refused, Tell, Undone, UndoPlan
 from dbops.hygiene.session import Session
+from dbops.wording import count
 
 NOTHING = "nothing was changed"
 
@@ -84,7 +85,7 @@ def _undo_memories(session: Session, batch: str, users: list[str], tell: Tell) -
         restored += sum(reason is None for *_, reason in rows)
         refused += [Refused(str(id_), reason) for _, id_, reason in rows if reason is not None]
         if number % 100 == 0 or number == len(users):
-            tell(f"{number} of {len(users)} users, {restored} rows as they were")
+            tell(f"{number:,} of {count(len(users), 'user')}, {count(restored, 'row')} as they were")
     with session.transaction():
         session.act("reopen", {"batch": batch})
         session.act("end_run", {"batch": own})

@@ -56,9 +56,8 @@ end
 $$;
 comment on function public.acting_user() is 'auth.uid(), or an error where that is NULL';
 
--- What a ledger compares: the same whatever the session's time zone and formats are.
-create function public.row_digest(p_row anyelement) returns bytea
-  language sql stable set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' as $$
+-- What a ledger compares. Its callers pin the time zone and formats: with settings of its own it could not be inlined.
+create function public.row_digest(p_row anyelement) returns bytea language sql stable as $$
   select sha256(convert_to((to_jsonb(p_row) - 'fact_words')::text, 'UTF8'))
 $$;
 comment on function public.row_digest(anyelement) is 'The SHA-256 of a row';
@@ -66,13 +65,14 @@ comment on function public.row_digest(anyelement) is 'The SHA-256 of a row';
 create function public.mark_memory_duplicates(
   p_user uuid, p_ids uuid[], p_originals uuid[], p_batch uuid, p_settings jsonb default '{}', p_command text default 'dedupe'
 ) returns integer
-  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 as $$
+  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' set work_mem = '64MB' as $$
 declare
   losers uuid[];
   survivors uuid[];
 begin
   if p_user is null or p_batch is null or cardinality(p_ids) is distinct from cardinality(p_originals)
-     or p_ids && p_originals or array_position(p_ids || p_originals, null) is not null
+     or array_position(p_ids || p_originals, null) is not null
+     or exists (select unnest(p_ids) intersect select unnest(p_originals))
      or cardinality(p_ids) > (select count(distinct x.id) from unnest(p_ids) x(id)) then
     raise exception 'no list of duplicates: a user, a batch, as many ids as originals, no id twice, and no id that is also an original'
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';

@@ -104,7 +104,7 @@ comment on function public.ledger_columns(regclass, text) is 'The columns of a t
 
 create function public.undo_hygiene_batch(p_user uuid, p_batch uuid)
   returns table (table_name text, id uuid, refused text)
-  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 as $$
+  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' as $$
 #variable_conflict use_column
 declare
   undo constant uuid := gen_random_uuid();

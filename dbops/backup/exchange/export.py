@@ -13,6 +13,7 @@ from urllib.parse import quote
 from dbops.backup.exchange.tables import Target, choose, columns_of, sequence_behind, tables_of
 from dbops.database import connect, endless, local_settings, translated
 from dbops.errors import StoreError, UsageError, shown
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -87,10 +88,6 @@ def file_name(table: Target) -> str:
     return ".".join(quote(part, safe=" -_").replace(".", "%2E") for part in (table.name.schema, table.name.name))
 
 
-def counted(rows: int) -> str:
-    return f"{rows:,} row{'s' * (rows != 1)}"
-
-
 def _columns(conn: Connection, table: Target) -> sql.Composed:
     from psycopg import sql
 
@@ -115,7 +112,7 @@ def _write_json(conn: Connection, tables: Sequence[Target], folder: Path, tell: 
         path = folder / f"{file_name(table)}{JSON_SUFFIX}"
         with _appearing(path) as file:
             files[path] = _json_lines(conn, table, file)
-        tell(f"{table.name}: {counted(files[path])}")
+        tell(f"{table.name}: {count(files[path], 'row')}")
     return Exchanged(tuple(files), dict(zip((str(table.name) for table in tables), files.values(), strict=True)))
 
 
@@ -146,7 +143,7 @@ def _write_sql(conn: Connection, tables: Sequence[Target], folder: Path, tell: C
         file.write(_HEAD.format(tables=len(tables)).encode())
         for table in tables:
             counts[str(table.name)] = _copy_text(conn, table, file)
-            tell(f"{table.name}: {counted(counts[str(table.name)])}")
+            tell(f"{table.name}: {count(counts[str(table.name)], 'row')}")
         file.write(b"\nCOMMIT;\n")
     return Exchanged((path,), counts)
 

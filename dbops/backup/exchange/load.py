@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from dbops.backup.exchange.export import Exchanged, counted
+from dbops.backup.exchange.export import Exchanged
 from dbops.backup.exchange.tables import Target, choose, columns_of, sequence_behind, tables_of
 from dbops.database import connect, endless, local_settings, primary_of, redact, require_bypass, translate, translated
 from dbops.errors import DbopsError, UsageError, shown
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from psycopg import sql
@@ -64,7 +65,7 @@ def load(
                     for path, target in _in_order(conn, files, table):
                         rows = _File(conn, path, target).load()
                         counts[str(target.name)] = counts.get(str(target.name), 0) + rows
-                        tell(f"{target.name}: {counted(rows)} from {shown(path)}")
+                        tell(f"{target.name}: {count(rows, 'row')} from {shown(path)}")
                     if dry_run:
                         raise _Undo
             except _Undo:

@@ -42,7 +42,7 @@ def scan_table(session: Session, target: Target, search: Search) -> Plan:
     ]
     return Plan(
         source.shown, search, count, tuple(scope for scope in scopes if scope.pairs),
-        tuple((scope, key) for scope, key in found), (time.monotonic() - started) * 1000,
+        tuple((scope, key) for scope, key in found), (time.monotonic() - started) * 1000, deletes=target.deletes,
     )  # fmt: skip
 
 
