@@ -111,12 +111,12 @@ class Ceph:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """The storage does not answer; the server in front of it waits."""
-        self.processes["ceph-osd"].send_signal(signal.SIGSTOP)
+        """The server takes connections and does not answer."""
+        self.processes["radosgw"].send_signal(signal.SIGSTOP)
         try:
             yield
         finally:
-            self.processes["ceph-osd"].send_signal(signal.SIGCONT)
+            self.processes["radosgw"].send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         for process in reversed(self.processes.values()):

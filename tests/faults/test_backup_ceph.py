@@ -112,7 +112,7 @@ def test_a_quota(store: S3Store, cluster: Ceph) -> None:
         cluster.admin("quota", "disable", "--quota-scope", "bucket", "--uid", USER)
 
 
-def test_storage_that_does_not_answer(store: S3Store, cluster: Ceph) -> None:
+def test_a_server_that_does_not_answer(store: S3Store, cluster: Ceph) -> None:
     store.put("a", b"old")
     with cluster.frozen():
         for act in (lambda: store.put("a", b"new"), lambda: store.get("a")):
