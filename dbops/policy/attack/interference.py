@@ -14,6 +14,7 @@ from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import TOLD, run, script
 from dbops.policy.attack.statements import text, there
 from dbops.policy.attack.target import Attempt, Outcome, Place, Row, Shot
+from dbops.policy.model import Name
 
 _TRIED = 60  # rows, until one shows by itself
 
@@ -45,9 +46,13 @@ def removal(attacker: Attacker, actor: Actor, places: Iterable[Place]) -> tuple[
 def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, list[Outcome]]:
     """Leaks where the rows that are hidden show; and what each reading gave with all rows there."""
     plain = [_shot(reading, ()) for reading in readings]
-    without_them = [
-        _shot(reading, (*removal(attacker, reading.actor, reading.hidden), *reading.after)) for reading in readings
-    ]
+    taken: dict[tuple[Actor, tuple[Name, ...]], tuple[str, ...]] = {}  # one actor reads many times
+    without_them = []
+    for reading in readings:
+        key = reading.actor, tuple(place.name for place in reading.hidden)
+        if key not in taken:
+            taken[key] = removal(attacker, reading.actor, reading.hidden)
+        without_them.append(_shot(reading, (*taken[key], *reading.after)))
     outcomes = run(attacker.conn, [*plain, *without_them, *plain])
     size = len(readings)
     first, gone, again = outcomes[:size], outcomes[size : 2 * size], outcomes[2 * size :]
