@@ -15,6 +15,7 @@ import os
 import statistics
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ import psycopg
 
 from dbops.config import Settings
 from dbops.embedded import scratch
+from dbops.hygiene import HygieneManager
+from dbops.hygiene.semantic import semantic_pairs
+from dbops.hygiene.session import opened
 from dbops.migrate import MigrationManager
 from dbops.sql import shipped
 
@@ -169,6 +173,44 @@ def others(conn: Connection, rows: int) -> None:
     )
 
 
+def whole(url: str) -> None:
+    """What the command does: found, planned and marked, of the one who says one thing again and again."""
+    hygiene, user = HygieneManager(url), str(user_id(10**7 + 1))
+    plan = None
+
+    def planned() -> None:
+        nonlocal plan
+        plan = hygiene.scan(user)
+
+    found = seconds(planned)
+    print(f"  that user's deduplication: planned in {found:.2f} s")
+    told("  planned and marked", found + seconds(lambda: hygiene.dedupe(plan)), 1)
+
+
+def meanings(conn: Connection, url: str, count: int) -> None:
+    """Pairs by cosine similarity within users of 100 memories each, 384 dimensions."""
+    rng = np.random.default_rng(3)
+    conn.execute("insert into public.embedding_models (model, dimensions) values ('bench', 384)")
+    first = 2 * 10**7
+    add(conn, [(first + n // 100, f"meaning {n}") for n in range(count)])
+    conn.execute(
+        "insert into public.user_memories (user_id, id, fact, memory_type) select user_id, id, fact, 'fact' from facts f"
+        " where f.fact like 'meaning %%' on conflict do nothing"
+    )
+    ids = conn.execute("select user_id, id from facts where fact like 'meaning %%' order by n").fetchall()
+    with conn.cursor().copy(
+        "copy public.memory_embeddings (user_id, memory_id, model, dimensions, embedding) from stdin"
+    ) as copy:
+        for user, memory in ids:
+            vector = rng.standard_normal(384).astype(np.float32)
+            copy.write_row((user, memory, "bench", 384, "[" + ",".join(f"{v:.4f}" for v in vector) + "]"))
+    conn.execute("analyze public.memory_embeddings")
+    users = sorted({str(user) for user, _ in ids})
+    with opened(url, Settings(url=url), "benchmark") as session, session.transaction(read_only=True):
+        took = seconds(lambda: semantic_pairs(session, users, 0.9, None))
+    told(f"pairs by meaning, {count:,} x 384 of {len(users):,} users", took, 5)
+
+
 def lookups(conn: Connection, user: uuid.UUID) -> None:
     asked = conn.execute(
         "select fact from public.user_memories where user_id = %s order by id limit 300", (user,)
@@ -205,6 +247,36 @@ def brute_force(sets: Sequence[tuple[uuid.UUID, Sequence[str]]]) -> set[tuple[uu
     similar = both.astype(float) / (sizes[:, None] + sizes[None, :] - both) >= THRESHOLD
     first, second = np.nonzero(np.triu(similar, 1))
     return {ordered(sets[a][0], sets[b][0]) for a, b in zip(first, second, strict=True)}
+
+
+def sampled(conn: Connection, user: uuid.UUID, what: str, count: int = 500) -> None:
+    """Recall and precision for some facts of a large user, each compared with all of his: shared words are counted."""
+    sets = conn.execute(
+        "select memory_id, tsvector_to_array(tokens) from public.memory_tokens where user_id = %s and words > 0",
+        (user,),
+    ).fetchall()
+    places: dict[str, list[int]] = defaultdict(list)
+    for number, (_, words) in enumerate(sets):
+        for word in words:
+            places[word].append(number)
+    holders = {word: np.array(numbers) for word, numbers in places.items()}
+    sizes = np.array([len(words) for _, words in sets])
+    sample = np.random.default_rng(5).choice(len(sets), min(count, len(sets)), replace=False)
+    truth = set()
+    for number in sample:
+        memory, words = sets[number]
+        both = np.zeros(len(sets))
+        for word in words:
+            both[holders[word]] += 1
+        similar = both / (len(words) + sizes - both) >= THRESHOLD
+        truth |= {ordered(memory, sets[other][0]) for other in np.flatnonzero(similar) if other != number}
+    chosen = {sets[number][0] for number in sample}
+    found = {(a, b) for a, b in conn.execute(PAIRS, (user, THRESHOLD)).fetchall() if a in chosen or b in chosen}
+    right = len(found & truth)
+    recall, precision = right / max(len(truth), 1), right / max(len(found), 1)
+    print(
+        f"  {len(sample)} facts of {what} against all {len(sets):,} of his: {len(truth):,} pairs, recall {recall:.4f}, precision {precision:.4f}"
+    )
 
 
 def ordered(a: uuid.UUID, b: uuid.UUID) -> tuple[uuid.UUID, uuid.UUID]:
@@ -274,9 +346,14 @@ def main() -> None:
             finding(conn, sizes)
             others(conn, chosen.rows)
             lookups(conn, sizes[0][0])
+            whole(url)
             print("\nrecall, and the peer on the same facts")
             small = [size for size in sizes if size[1] <= 2000]
             against(conn, small[:: max(len(small) // chosen.peer_users, 1)][: chosen.peer_users])
+            sampled(conn, sizes[0][0], "the largest user")
+            sampled(conn, user_id(10**7), "the one with 500 words")
+            print()
+            meanings(conn, url, chosen.rows // 10)
 
 
 if __name__ == "__main__":
