@@ -161,7 +161,10 @@ def others(conn: Connection, rows: int) -> None:
     rng = np.random.default_rng(1)
     few, same = 10**7, 10**7 + 1
     count = min(rows // 20, 50_000)
-    add(conn, [(few, " ".join(f"w{w}" for w in rng.integers(0, 500, int(rng.integers(5, 21))))) for _ in range(count)])
+    said = [rng.integers(0, 500, int(rng.integers(5, 21))).tolist() for _ in range(count)]
+    for number in range(1, count, 5):
+        said[number] = near(rng, said[int(rng.integers(number))], int(rng.integers(500)))
+    add(conn, [(few, " ".join(f"w{word}" for word in words)) for words in said])
     add(conn, [(same, "the user likes green tea in the morning")] * min(rows // 50, 20_000))
     conn.execute(INSERT.encode(), (rows, 10**9))
     conn.execute("vacuum analyze public.memory_tokens")
