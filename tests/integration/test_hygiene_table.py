@@ -197,6 +197,27 @@ def test_a_table_needs_a_key(empty_db: Connection, empty_url: str) -> None:
         manager(empty_url).scan(target=Target("notes", "body", "mark:is_copy=true"))
 
 
+def test_the_memory_table_has_its_own_way(db: Connection, memory_url: str) -> None:
+    with pytest.raises(UsageError, match="has a ledger of its own") as caught:
+        manager(memory_url).scan(target=Target("user_memories", "fact", "delete", scope="user_id"))
+    assert "leave out --table" in caught.value.hint
+
+
+@pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+def test_a_table_that_others_inherit_is_refused(action: str, documents: Connection, empty_url: str) -> None:
+    documents.execute("create table letters (primary key (id)) inherits (documents)")
+    with pytest.raises(UsageError, match=r"public\.documents is inherited by public\.letters"):
+        manager(empty_url).scan(target=mark(action=action))
+    documents.execute("insert into letters select * from documents")
+    assert manager(empty_url).scan(target=mark(table="letters", action=action)).marked == 2
+
+
+def test_a_view_is_refused(documents: Connection, empty_url: str) -> None:
+    documents.execute("create view papers as select * from documents")
+    with pytest.raises(UsageError, match=r"public\.papers is a view, no table"):
+        manager(empty_url).scan(target=mark(table="papers"))
+
+
 def test_nothing_but_nulls(empty_db: Connection, empty_url: str) -> None:
     empty_db.execute("create table notes (id int primary key, body text, scope int, is_copy boolean)")
     empty_db.execute(

@@ -8,7 +8,10 @@ select c.oid::bigint, c.relkind::text, coalesce((
     where i.indrelid = c.oid and i.indisprimary), '{}'),
   coalesce((
     select pg_catalog.array_agg(distinct f.conrelid::pg_catalog.regclass::text)
-    from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype in ('c', 'n', 'd')), '{}')
+    from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype in ('c', 'n', 'd')), '{}'),
+  coalesce((
+    select pg_catalog.array_agg(h.inhrelid::pg_catalog.regclass::text order by h.inhrelid)
+    from pg_catalog.pg_inherits h where h.inhparent = c.oid and c.relkind = 'r'), '{}')
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %(schema)s and c.relname = %(name)s;
 

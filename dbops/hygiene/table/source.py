@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from dbops.errors import UsageError
+from dbops.hygiene.model import MEMORIES
 from dbops.hygiene.session import Session
 from dbops.hygiene.table.model import NOTHING, Target
 from dbops.sql import queries
@@ -90,33 +91,52 @@ def verbatim(text: str) -> SQL:
     return SQL(text.replace("%", "%%"))
 
 
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+
 def read_source(session: Session, target: Target) -> Source:
-    """The target's table. Raises UsageError where it is not there, has no key, or lacks a column."""
-    schema, name = target.place
-    rows = session.conn.execute(queries(ROOM)["table"], {"schema": schema, "name": name}).fetchall()
-    if not rows or rows[0][1] not in ("r", "p"):
-        what = "is no table" if rows else "does not exist"
-        raise UsageError(f"{schema}.{name} {what}", hint=f"--table names a table, with its schema; {NOTHING}")
-    oid, _, key, children = rows[0]
-    if not key:
+    """The target's table. Raises UsageError where it does not fit, or its rows could not be brought back."""
+    source, losing = _read(session, *target.place)
+    if source.shown == MEMORIES:
         raise UsageError(
-            f"{schema}.{name} has no primary key: its rows cannot be told apart", hint=f"add one; {NOTHING}"
+            f"--table {target.table}: {MEMORIES} has a ledger of its own, by which undo goes",
+            hint=f"leave out --table and the options that go with it; {NOTHING}",
         )
-    if target.deletes and children:
+    if target.deletes and losing:
         raise UsageError(
-            f"a delete in {schema}.{name} would change rows of {', '.join(children)} that undo could not bring back",
+            f"a delete in {source.shown} would change rows of {', '.join(losing)} that undo could not bring back",
             hint=f"--action mark:COLUMN=VALUE instead; {NOTHING}",
         )
-    columns = tuple(Column(*row) for row in session.conn.execute(queries(ROOM)["columns"], {"table": oid}))
-    source = Source(schema, name, tuple(key), columns)
     _refuse_unknown(source, target)
     return source
 
 
+def _read(session: Session, schema: str, name: str) -> tuple[Source, list[str]]:
+    """The table, and those whose rows a delete in it would change."""
+    rows = session.conn.execute(queries(ROOM)["table"], {"schema": schema, "name": name}).fetchall()
+    if not rows:
+        raise UsageError(f"{schema}.{name} does not exist", hint=f"--table names a table, with its schema; {NOTHING}")
+    oid, kind, key, losing, children = rows[0]
+    if kind not in ("r", "p"):
+        raise UsageError(f"{schema}.{name} is {_KINDS.get(kind, 'something else')}, no table", hint=NOTHING)
+    if children:
+        raise UsageError(
+            f"{schema}.{name} is inherited by {', '.join(children)}: a change in it would reach their rows, whose keys may be the same",
+            hint=f"name one of these; {NOTHING}",
+        )
+    if not key:
+        raise UsageError(
+            f"{schema}.{name} has no primary key: its rows cannot be told apart", hint=f"add one; {NOTHING}"
+        )
+    columns = tuple(Column(*row) for row in session.conn.execute(queries(ROOM)["columns"], {"table": oid}))
+    source = Source(schema, name, tuple(key), columns)
+    if strange := [each for each in (schema, name, *(column.name for column in columns)) if "%" in each]:
+        raise UsageError(f"--table: {source.shown}: a name with % in it ({strange[0]}) is not supported", hint=NOTHING)
+    return source, losing
+
+
 def _refuse_unknown(source: Source, target: Target) -> None:
     known = {column.name for column in source.columns}
-    if strange := [name for name in (source.schema, source.name, *known) if "%" in name]:
-        raise UsageError(f"--table: {source.shown}: a name with % in it ({strange[0]}) is not supported", hint=NOTHING)
     for option, names in target.columns.items():
         if missing := sorted(names - known):
             raise UsageError(f"--{option}: {source.shown} has no column {', '.join(missing)}", hint=NOTHING)
