@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dbops.errors import UsageError
+from dbops.errors import DbopsError, UsageError
 from dbops.hygiene import Search
 from dbops.hygiene.table.model import Target
 from tests.hygiene import Connection, image, manager, one
@@ -171,6 +171,163 @@ class TestDelete:
         documents.execute("create table pages (document int references documents on delete cascade)")
         with pytest.raises(UsageError, match=r"would change rows of public\.pages"):
             manager(empty_url).scan(target=mark(action="delete"))
+
+
+def taken(documents: Connection, url: str, action: str = "delete") -> str:
+    """A batch that took documents 1 and 3."""
+    done = manager(url).dedupe(target=mark(action=action))
+    assert done.marked == 2
+    assert done.batch
+    return done.batch
+
+
+MOVE = """
+    create function stamp() returns trigger language plpgsql as $$ begin {} return new; end $$;
+    create trigger stamp {} on documents for each row execute function stamp()
+"""
+
+
+class TestUndoOfWhatChangedMeanwhile:
+    """Each row that cannot come back is refused with its reason; the others come back."""
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ("update documents set score = id; alter table documents add unique (score); insert into documents values (9, 1, 'x', 0.1)", "documents_score_key"),
+            ("create table tenants (id int primary key); insert into tenants values (1), (2); delete from documents where id = 7;"
+             "alter table documents add foreign key (tenant_id) references tenants;"
+             "update documents set tenant_id = null; delete from tenants where id = 1", "documents_tenant_id_fkey"),
+            ("alter table documents add check (score > 0.5) not valid", "documents_score_check"),
+            (MOVE.format("if new.id = 1 then return null; end if;", "before insert"), "a trigger kept it"),
+            (MOVE.format("if new.id = 1 then new.id := 100; end if;", "before insert"), "a trigger kept it"),
+            (MOVE.format("if new.id = 1 then raise exception 'not this one'; end if;", "before insert"), "not this one"),
+        ],
+    )  # fmt: skip
+    def test_a_row_that_cannot_be_written(
+        self, change: str, reason: str, documents: Connection, empty_url: str
+    ) -> None:
+        documents.execute(
+            "update documents set tenant_id = 2 where id = 4; insert into documents values (8, 2, 'seven')"
+        )
+        documents.execute(
+            "update documents set body = body || ' and once more', tenant_id = 2, score = 0.7 where id = 3"
+        )
+        documents.execute("insert into documents values (33, 2, (select body from documents where id = 3), 0.8)")
+        before = image(documents, "(select * from documents where id in (1, 3))")
+        batch = taken(documents, empty_url)
+        documents.execute(change.encode())
+        undone = manager(empty_url).undo(batch)
+        assert [each.id for each in undone.refused] == ['["1"]']
+        assert reason in undone.refused[0].reason
+        assert image(documents, "(select * from documents where id in (1, 3, 100))") == before[1:]
+        assert manager(empty_url).history()[0].undone == 1
+
+    def test_a_key_that_is_checked_late(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("alter table documents drop constraint documents_pkey")
+        documents.execute("alter table documents add primary key (id) deferrable initially deferred")
+        before = image(documents, "documents")
+        batch = taken(documents, empty_url)
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, undone.refused, image(documents, "documents")) == (2, (), before)
+
+    def test_a_check_that_is_made_late(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(
+            "update documents set score = id where id > 3; alter table documents add unique (score) deferrable initially deferred"
+        )
+        batch = taken(documents, empty_url)
+        documents.execute("insert into documents values (9, 1, 'x', 0.1)")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, [each.id for each in undone.refused]) == (1, ['["1"]'])
+
+    @pytest.mark.parametrize(("child", "parent"), [(1, 3), (3, 1)])
+    def test_rows_that_hang_on_each_other(
+        self, child: int, parent: int, documents: Connection, empty_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dbops.hygiene.table.undo._AT_ONCE", 1)
+        documents.execute("alter table documents add column parent int references documents")
+        documents.execute("update documents set parent = %s where id = %s", [parent, child])
+        before = image(documents, "documents")
+        undone = manager(empty_url).undo(taken(documents, empty_url))
+        assert (undone.restored, undone.refused, image(documents, "documents")) == (2, (), before)
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_a_column_that_came_since(self, action: str, documents: Connection, empty_url: str) -> None:
+        before = image(documents, "documents")
+        batch = taken(documents, empty_url, action)
+        documents.execute("alter table documents add column lang text not null default 'en'")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, undone.refused, undone.altered) == (2, (), ())
+        assert one(documents, "select count(*) from documents where lang = 'en'") == len(before)
+        documents.execute("alter table documents drop column lang")
+        assert image(documents, "documents") == before
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_a_column_that_went_since(self, action: str, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url, action)
+        documents.execute("alter table documents drop column body")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, len(undone.refused)) == (0, 2)
+        assert "no column body" in undone.refused[0].reason
+
+    def test_a_table_that_went_since(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute("drop table documents")
+        with pytest.raises(UsageError, match=r"public\.documents does not exist"):
+            manager(empty_url).undo(batch)
+
+    def test_others_hang_on_it_since(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute("create table pages (document int references documents on delete cascade)")
+        assert manager(empty_url).undo(batch).restored == 2
+
+    @pytest.mark.parametrize(
+        ("action", "when"),
+        [("delete", "before insert"), ("mark:is_copy=true", "before update"), ("delete", "after insert"),
+         ("mark:is_copy=true", "after update of is_copy")],
+    )  # fmt: skip
+    def test_a_trigger_that_changes_what_is_written(
+        self, action: str, when: str, documents: Connection, empty_url: str
+    ) -> None:
+        statement = (
+            "new.seen := now();"
+            if "before" in when
+            else "update public.documents d set seen = now() where d.id = new.id;"
+        )
+        documents.execute(MOVE.format(statement, when).encode())
+        before = [row[0] for row in documents.execute("select to_jsonb(d) - 'seen' from documents d order by id")]
+        batch = taken(documents, empty_url, action)
+        library = manager(empty_url)
+        undone = library.undo(batch)
+        assert (undone.restored, undone.refused) == (2, ())
+        assert {(each.id, each.reason) for each in undone.altered} == {
+            ('["1"]', "restored, but a trigger or a new type changed seen"),
+            ('["3"]', "restored, but a trigger or a new type changed seen"),
+        }
+        assert [
+            row[0] for row in documents.execute("select to_jsonb(d) - 'seen' from documents d order by id")
+        ] == before
+        assert library.history()[0].undone == 2
+
+    def test_a_trigger_that_keeps_an_update_away(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url, "mark:is_copy=true")
+        documents.execute(MOVE.format("if new.id = 1 then return null; end if;", "before update").encode())
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, [each.id for each in undone.refused]) == (1, ['["1"]'])
+        assert "a trigger kept it" in undone.refused[0].reason
+
+    def test_an_error_that_is_not_of_a_row(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute(MOVE.format("raise exception using errcode = 'disk_full';", "before insert").encode())
+        with pytest.raises(DbopsError, match=r"public\.documents") as caught:
+            manager(empty_url).undo(batch)
+        assert "was left as it is" in caught.value.hint
+
+    def test_a_delete_that_is_not_allowed(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("create table pages (document int references documents); insert into pages values (1)")
+        with pytest.raises(DbopsError, match=r"scope 1 .*pages_document_fkey") as caught:
+            manager(empty_url).dedupe(target=mark(action="delete"))
+        assert "was left as it is" in caught.value.hint
+        assert one(documents, "select count(*) from documents") == 7
 
 
 @pytest.mark.parametrize(

@@ -82,8 +82,8 @@ select r.scope, r.key from pg_temp.dbops_rows r where r.words is null order by r
 select pg_catalog.count(*), pg_catalog.count(*) filter (where v.undone_at is null) from dbops.hygiene_saved v where v.batch = %(batch)s::uuid;
 
 -- name: saved_part
--- the keys that are not undone, a portion
-select v.seq, v.key::text, v.after_hash from dbops.hygiene_saved v
+-- the rows that are not undone, a portion: their keys, and the columns that they had
+select v.seq, v.key::text, array(select k.name from pg_catalog.jsonb_object_keys(v.before) k(name) order by k.name) from dbops.hygiene_saved v
 where v.batch = %(batch)s::uuid and v.undone_at is null and v.seq > %(after)s::bigint order by v.seq limit %(limit)s;
 
 -- name: restored

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from dbops.errors import UsageError
+from dbops.errors import DbopsError, UsageError
 from dbops.hygiene.model import MEMORIES
 from dbops.hygiene.session import Session
 from dbops.hygiene.table.model import NOTHING, Target
@@ -71,6 +73,10 @@ class Source:
     def written(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if not column.generated)
 
+    def only(self, names: Collection[str]) -> Source:
+        """The table as if it had no other columns."""
+        return replace(self, columns=tuple(column for column in self.columns if column.name in names))
+
     def value(self, column: Column, image: Composable) -> Composed:
         """A column's value out of an image."""
         return SQL("CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(image, Literal(column.name), _type(column.type))
@@ -91,12 +97,23 @@ def verbatim(text: str) -> SQL:
     return SQL(text.replace("%", "%%"))
 
 
+@contextmanager
+def hinted(what: str, hint: str) -> Iterator[None]:
+    """An error of PostgreSQL's that nobody foresaw, told with what it happened to."""
+    try:
+        yield
+    except DbopsError as error:
+        if error.hint:
+            raise
+        raise DbopsError(f"{what}: {error.message}", hint=hint) from error
+
+
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
 
 
 def read_source(session: Session, target: Target) -> Source:
     """The target's table. Raises UsageError where it does not fit, or its rows could not be brought back."""
-    source, losing = _read(session, *target.place)
+    source, losing = read_table(session, target)
     if source.shown == MEMORIES:
         raise UsageError(
             f"--table {target.table}: {MEMORIES} has a ledger of its own, by which undo goes",
@@ -111,8 +128,9 @@ def read_source(session: Session, target: Target) -> Source:
     return source
 
 
-def _read(session: Session, schema: str, name: str) -> tuple[Source, list[str]]:
-    """The table, and those whose rows a delete in it would change."""
+def read_table(session: Session, target: Target) -> tuple[Source, list[str]]:
+    """The table, and those whose rows a delete in it would change. Raises UsageError where it cannot be worked with."""
+    schema, name = target.place
     rows = session.conn.execute(queries(ROOM)["table"], {"schema": schema, "name": name}).fetchall()
     if not rows:
         raise UsageError(f"{schema}.{name} does not exist", hint=f"--table names a table, with its schema; {NOTHING}")
@@ -121,7 +139,7 @@ def _read(session: Session, schema: str, name: str) -> tuple[Source, list[str]]:
         raise UsageError(f"{schema}.{name} is {_KINDS.get(kind, 'something else')}, no table", hint=NOTHING)
     if children:
         raise UsageError(
-            f"{schema}.{name} is inherited by {', '.join(children)}: a change in it would reach their rows, whose keys may be the same",
+            f"{schema}.{name} is inherited by {', '.join(children)}: a change in it would reach their rows too",
             hint=f"name one of these; {NOTHING}",
         )
     if not key:
