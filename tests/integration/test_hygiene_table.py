@@ -10,7 +10,9 @@ import pytest
 
 from dbops.errors import DbopsError, UsageError
 from dbops.hygiene import Search
+from dbops.hygiene.model import Row
 from dbops.hygiene.table.model import Target
+from dbops.hygiene.table.scan import _by_first, _within
 from tests.hygiene import Connection, image, manager, one
 
 TABLE = """
@@ -385,9 +387,33 @@ def test_nothing_but_nulls(empty_db: Connection, empty_url: str) -> None:
     assert library.scan(target=Target("notes", "body", "mark:is_copy=true")).marked == 3
 
 
-def test_with_the_memory_schema_its_own_word_set_is_used(db: Connection, memory_url: str) -> None:
+def test_beside_the_memory_schema(db: Connection, memory_url: str) -> None:
     db.execute(TABLE.encode())
     assert manager(memory_url).scan(target=mark()).marked == 2
+
+
+def test_a_function_that_somebody_planted_is_not_called(documents: Connection, empty_url: str) -> None:
+    # all that the memory schema would have, by one who may create in public
+    documents.execute("""
+        create table user_memories (id int); create table hygiene_changes (id int);
+        create function word_set(text) returns text[] language plpgsql as $$ begin raise exception 'called'; end $$;
+        create function word_fold(text) returns text language plpgsql as $$ begin raise exception 'called'; end $$;
+        insert into documents values (8, 1, 'Äpfel und Birnen'), (9, 1, 'Äpfel und Birnen!');
+    """)
+    assert manager(empty_url).scan(target=mark()).marked == 3
+
+
+def test_scopes_are_kept_apart_at_the_cost_of_their_pairs(empty_db: Connection, empty_url: str) -> None:
+    # 10,000 scopes with all pairs looked through for each took most of a minute
+    pairs = [(number, number + 1, 0.9) for number in range(0, 40_000, 2)]
+    near = _by_first(pairs)
+    rows = [[Row("1", "a", "", a), Row("2", "b", "", b), Row("3", "c", "", None)] for a, b, _ in pairs]
+    assert [_within(part, near) for part in rows] == [[pair] for pair in pairs]
+    # and the same texts in each
+    empty_db.execute("create table notes (id int primary key, scope int, body text, is_copy boolean)")
+    empty_db.execute("insert into notes select n, n / 3, 'note ' || n % 3 / 2 from generate_series(0, 2999) n")
+    plan = manager(empty_url).scan(target=Target("notes", "body", "mark:is_copy=true", scope="scope"))
+    assert (plan.pairs, plan.marked, len(plan.scopes)) == (1000, 1000, 1000)
 
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]

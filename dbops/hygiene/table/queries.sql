@@ -20,9 +20,6 @@ select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attge
 from pg_catalog.pg_attribute a
 where a.attrelid = %(table)s::bigint::pg_catalog.oid and a.attnum > 0 and not a.attisdropped order by a.attnum;
 
--- name: word_set_exists
-select pg_catalog.to_regprocedure('public.word_set(text)') is not null;
-
 -- name: create_staging
 create temporary table if not exists dbops_rows (rank bigint, key text, scope text, hash text, words text[], s int);
 create temporary table if not exists dbops_sets (s int generated always as identity, scope text, words text[], tokens tsvector, n int);
@@ -33,7 +30,7 @@ select r.scope, r.words, pg_catalog.array_to_tsvector(r.words), pg_catalog.cardi
 from pg_temp.dbops_rows r where pg_catalog.cardinality(r.words) > 0 group by r.scope, r.words;
 
 -- name: number_rows
-update pg_temp.dbops_rows r set s = x.s from pg_temp.dbops_sets x where x.scope is not distinct from r.scope and x.words = r.words;
+update pg_temp.dbops_rows r set s = x.s from pg_temp.dbops_sets x where x.scope = r.scope and x.words = r.words;
 
 -- name: analyze_staging
 analyze dbops_rows;

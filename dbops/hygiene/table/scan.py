@@ -20,7 +20,7 @@ from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, raw, read
 from dbops.sql import queries, shipped
 
 _WORDS = "20250401_000004_token_sets.sql"
-ALL = ""  # the one scope where none is given
+Pair = tuple[int, int, float]  # two word sets by number, and how similar they are
 
 
 def scan_table(session: Session, target: Target, search: Search) -> Plan:
@@ -34,10 +34,9 @@ def scan_table(session: Session, target: Target, search: Search) -> Plan:
         rows, count = _rows(session, source, target, pairs)
         found = session.conn.execute(queries(ROOM)["oversized_rows"]).fetchall()
         decided = record.decided(session, source.shown, None)
+    near = _by_first(pairs)
     scopes = [
-        plan_scope(
-            _shown(scope, target), part, _within(part, pairs), search, decided=decided.get(_shown(scope, target))
-        )
+        plan_scope(_shown(scope, target), part, _within(part, near), search, decided=decided.get(_shown(scope, target)))
         for scope, part in rows.items()
     ]
     return Plan(
@@ -70,9 +69,7 @@ def _stage(session: Session, source: Source, target: Target) -> None:
 
 
 def _word_set(session: Session) -> Composable:
-    """The one definition of a word set: the database's, else the shipped one for this transaction."""
-    if session.conn.execute(queries(ROOM)["word_set_exists"]).fetchone() == (True,):
-        return SQL("public.word_set")
+    """The one definition of a word set, for this transaction: one in public may be anybody's, and would have our rights."""
     text = (shipped("migrations/sql") / _WORDS).read_text(encoding="utf-8")
     parts = re.findall(r"^(?:do \$make\$\n.*?^\$make\$|create function public\.word_set\(.*?^\$\$);", text, re.M | re.S)
     assert len(parts) == 2
@@ -111,7 +108,7 @@ def unmarked(target: Target) -> Composable:
 
 
 def _rows(
-    session: Session, source: Source, target: Target, pairs: Sequence[tuple[int, int, float]]
+    session: Session, source: Source, target: Target, pairs: Sequence[Pair]
 ) -> tuple[Mapping[str, list[Row]], int]:
     """By scope the rows that have a near one, the survivors first; and how many rows were compared."""
     near = sorted({number for a, b, _ in pairs for number in (a, b)})
@@ -120,7 +117,8 @@ def _rows(
     texts = {key: text for key, text, _ in texts_of(session, source, target, [key for _, key, *_ in found])}
     rows: dict[str, list[Row]] = defaultdict(list)
     for scope, key, hashed, words in found:
-        rows[scope].append(Row(key, texts[key], hashed, words))
+        if key in texts:  # else somebody has just deleted it
+            rows[scope].append(Row(key, texts[key], hashed, words))
     return rows, count - large
 
 
@@ -133,6 +131,14 @@ def texts_of(session: Session, source: Source, target: Target, keys: Sequence[st
     yield from session.conn.execute(query, {"keys": list(keys)})
 
 
-def _within(rows: Sequence[Row], pairs: Sequence[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
-    own = {row.words for row in rows}
-    return [pair for pair in pairs if pair[0] in own]
+def _by_first(pairs: Sequence[Pair]) -> Mapping[int, Sequence[Pair]]:
+    found: dict[int, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        found[pair[0]].append(pair)
+    return found
+
+
+def _within(rows: Sequence[Row], near: Mapping[int, Sequence[Pair]]) -> list[Pair]:
+    """The pairs of one scope: a set lies in one only."""
+    own = dict.fromkeys(row.words for row in rows if row.words is not None)
+    return [pair for words in own for pair in near.get(words, ())]
