@@ -71,6 +71,13 @@ class TestMark:
         assert one(documents, "select count(*) from pg_namespace where nspname = 'dbops'") == 0
         assert one(documents, "select count(*) from pg_proc where proname in ('word_set', 'word_fold')") == 0
 
+    def test_scopes_are_texts(self, empty_db: Connection, empty_url: str) -> None:
+        empty_db.execute("create table notes (id int primary key, scope numeric, body text, is_copy boolean)")
+        empty_db.execute("insert into notes values (1, 1, 'a b'), (2, 1.0, 'a b')")
+        for scope, marked in (("scope", 0), ("trim_scale(scope)", 1)):
+            target = Target("notes", "body", "mark:is_copy=true", scope=scope)
+            assert manager(empty_url).scan(target=target).marked == marked
+
     def test_without_a_scope_all_rows_are_one(self, documents: Connection, empty_url: str) -> None:
         plan = manager(empty_url).scan(target=mark(scope=None, keep=None))
         assert [[m.survivor.id for m in scope.merges] for scope in plan.scopes] == [['["1"]']]
@@ -81,6 +88,34 @@ class TestMark:
         library, target = manager(empty_url), mark(action="mark:copied_at=now()")
         assert library.dedupe(target=target).marked == 2
         assert library.dedupe(target=target).batch is None
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("json", """'{"copy": true}'"""),
+            ("jsonb", """'{"copy":true}'"""),
+            ("mood", "'copy'"),
+            ("numeric(10,2)", "1"),
+            ("char(5)", "'x'"),
+            ("float8", "-1"),
+            ("point", "'(1,2)'"),
+            ("text", "'100 % copy'"),
+            ("text[]", "'{a,b}'"),
+        ],
+    )
+    def test_marks_of_other_types(self, column: str, value: str, documents: Connection, empty_url: str) -> None:
+        documents.execute("create type mood as enum ('copy', 'other')")
+        documents.execute(f'alter table documents add column "The Mark" {column}'.encode())
+        before = image(documents, "documents")
+        library, target = manager(empty_url), mark(action=f'mark:"The Mark"={value}')
+        done = library.dedupe(target=target)
+        assert done.marked == 2
+        assert one(documents, 'select count("The Mark") from documents') == 2
+        assert library.dedupe(target=target).batch is None
+        assert done.batch
+        undone = library.undo(done.batch)
+        assert (undone.restored, undone.refused, undone.altered) == (2, (), ())
+        assert image(documents, "documents") == before
 
     def test_what_changed_since_the_plan_stays(self, documents: Connection, empty_url: str) -> None:
         library = manager(empty_url)
@@ -348,6 +383,43 @@ def test_what_does_not_fit_the_table(
 ) -> None:
     with pytest.raises(UsageError, match=message):
         manager(empty_url).scan(target=mark(**options))
+
+
+def test_an_expression_that_fails(documents: Connection, empty_url: str) -> None:
+    with pytest.raises(DbopsError, match="--table documents: division by zero") as caught:
+        manager(empty_url).scan(target=mark(text="1 / (id - id)"))
+    assert "nothing was done" in caught.value.hint
+
+
+PARTITIONED = """
+create schema "The App";
+create table "The App"."Do""cs" ("tenant Id" char(4), code text, "The Body" text, kind text not null, "Is Copy" boolean, primary key ("tenant Id", code))
+  partition by list ("tenant Id");
+create table "The App"."Part 1" partition of "The App"."Do""cs" for values in ('a', 'b');
+create table "The App".part2 partition of "The App"."Do""cs" default partition by hash (code);
+create table "The App".part3 partition of "The App".part2 for values with (modulus 1, remainder 0);
+insert into "The App"."Do""cs" values ('a', ' x', 'one two', 'k'), ('a', 'x', 'One, two', 'k'), ('b', 'x', 'one two', 'k'), ('c', '"', 'one two', 'k'),
+  ('c', 'é', 'two one', 'k'), ('c', '', 'three', 'k');
+"""
+
+
+@pytest.mark.parametrize("action", ["delete", 'mark:"Is Copy"=true'])
+@pytest.mark.parametrize(("name", "marked"), [('"Do""cs"', 2), ('"Part 1"', 1), ("part2", 1), ("part3", 1)])
+def test_partitions(name: str, marked: int, action: str, empty_db: Connection, empty_url: str) -> None:
+    empty_db.execute(PARTITIONED.encode())
+    whole = '(select t.tableoid::regclass, t.* from "The App"."Do""cs" t)'
+    before = image(empty_db, whole)
+    target = Target(
+        f'"The App".{name}', '"The Body"', action, scope='"tenant Id"', keep='length("The Body") desc, "Is Copy"'
+    )
+    library = manager(empty_url)
+    done = library.dedupe(target=target)
+    assert done.marked == marked
+    assert len(set(before) - set(image(empty_db, whole))) == marked
+    assert done.batch
+    undone = library.undo(done.batch)
+    assert (undone.restored, undone.refused, undone.altered) == (marked, (), ())
+    assert image(empty_db, whole) == before
 
 
 def test_a_table_needs_a_key(empty_db: Connection, empty_url: str) -> None:

@@ -105,7 +105,7 @@ _HASHING = SQL("""
 def _locking(source: Source, target: Target) -> Composed:
     return _LOCKING.format(
         key=source.key_of(), text=raw(target.text), keys=KEYS, table=source.relation, same=source.same(KEY),
-        unmarked=unmarked(target),
+        unmarked=unmarked(source, target),
     )  # fmt: skip
 
 

@@ -15,8 +15,8 @@ from dbops.hygiene import record
 from dbops.hygiene.model import Plan, Row, Search
 from dbops.hygiene.plan import plan_scope
 from dbops.hygiene.session import Session
-from dbops.hygiene.table.model import Target
-from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, raw, read_source, verbatim
+from dbops.hygiene.table.model import NOTHING, Target
+from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, hinted, raw, read_source, verbatim
 from dbops.sql import queries, shipped
 
 _WORDS = "20250401_000004_token_sets.sql"
@@ -26,7 +26,8 @@ Pair = tuple[int, int, float]  # two word sets by number, and how similar they a
 def scan_table(session: Session, target: Target, search: Search) -> Plan:
     """What would be marked or deleted. Rows whose text or scope is NULL are compared with none."""
     started = time.monotonic()
-    with _rolled_back(session):
+    hint = f"mend the option that it names, or give a longer statement_timeout; {NOTHING}"
+    with hinted(f"--table {target.table}", hint), _rolled_back(session):
         source = read_source(session, target)
         _stage(session, source, target)
         values = {"t": search.threshold, "rare": 2 if search.threshold > 0.5 else 1}
@@ -93,17 +94,19 @@ def _filling(source: Source, target: Target, function: Composable) -> Composed:
     """
     return SQL(statement).format(
         function=function, order=order, key=source.key_of(), scope=scope, text=text, table=source.relation,
-        unmarked=unmarked(target),
+        unmarked=unmarked(source, target),
     )  # fmt: skip
 
 
-def unmarked(target: Target) -> Composable:
+def unmarked(source: Source, target: Target) -> Composable:
     """Whether a row does not have the mark yet: by the constant that it is, else by its being set at all."""
     if target.deletes:
         return SQL("true")
     column, value = target.assignment
     if target.constant:
-        return SQL("t.{} IS DISTINCT FROM {}").format(Identifier(column), raw(value))
+        # as texts: not every type has an equality
+        text = "t.{}::pg_catalog.text IS DISTINCT FROM CAST({} AS {})::pg_catalog.text"
+        return SQL(text).format(Identifier(column), raw(value), source.type_of(column))
     return SQL("t.{} IS NULL").format(Identifier(column))
 
 

@@ -53,10 +53,9 @@ class Source:
 
     def same(self, key: Composable, row: str = "t") -> Composed:
         """Whether a row has the key that a jsonb array holds; the primary key's index serves it."""
-        types = {column.name: column.type for column in self.columns}
         parts = [
             SQL("{} = CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(
-                Identifier(row, name), key, Literal(number), _type(types[name])
+                Identifier(row, name), key, Literal(number), self.type_of(name)
             )
             for number, name in enumerate(self.key)
         ]
@@ -73,18 +72,20 @@ class Source:
     def written(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if not column.generated)
 
+    def type_of(self, name: str) -> Composable:
+        """A column's type."""
+        # printed by the catalog, with its schema
+        return SQL(next(column.type for column in self.columns if column.name == name))
+
     def only(self, names: Collection[str]) -> Source:
         """The table as if it had no other columns."""
         return replace(self, columns=tuple(column for column in self.columns if column.name in names))
 
     def value(self, column: Column, image: Composable) -> Composed:
         """A column's value out of an image."""
-        return SQL("CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(image, Literal(column.name), _type(column.type))
-
-
-def _type(name: str) -> Composable:
-    # printed by the catalog, with its schema
-    return SQL(name)
+        return SQL("CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(
+            image, Literal(column.name), self.type_of(column.name)
+        )
 
 
 def raw(text: str) -> Composed:
