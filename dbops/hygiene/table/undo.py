@@ -121,11 +121,12 @@ class _Undo:
 
     def _with_columns(self, names: tuple[str, ...], seqs: list[int]) -> _Part:
         """Restore rows that had these columns; those that the table has got since keep their values, or get their defaults."""
-        if gone := sorted({*names, *self.source.key} - {column.name for column in self.source.written}):
+        if gone := sorted(set(names) - {column.name for column in self.source.written}):
             return _Part(refused=dict.fromkeys(seqs, f"the table has no column {', '.join(gone)} any more"))
-        if added := sorted(set(self.source.key) - set(names)):
+        had = {*names, *(column.name for column in self.source.columns if column.generated)}
+        if added := sorted(set(self.source.key) - had):
             return _Part(refused=dict.fromkeys(seqs, f"the column {', '.join(added)} of the key was not there then"))
-        return self._restore(self.source.only(names), seqs)
+        return self._restore(self.source.only(had), seqs)
 
     def _restore(self, source: Source, seqs: list[int]) -> _Part:
         """Restore the rows; where that fails, each half by itself, until the rows are found that cannot come back."""
