@@ -79,11 +79,13 @@ def _short(text: str) -> str:
 
 
 def undo_document(undone: Undone) -> dict[str, Any]:
-    return {"batch": undone.batch, "restored": undone.restored, "refused": [asdict(each) for each in undone.refused]}
+    refused, altered = ([asdict(each) for each in those] for those in (undone.refused, undone.altered))
+    return {"batch": undone.batch, "restored": undone.restored, "refused": refused, "altered": altered}
 
 
 def undo_text(undone: Undone) -> str:
     lines = [f"{count(undone.restored, 'row')} as before batch {undone.batch}"]
+    lines += [f"{each.id}: {each.reason}" for each in undone.altered]
     return "\n".join(lines + [f"left as it is: {each.id}: {each.reason}" for each in undone.refused])
 
 

@@ -209,7 +209,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Refused:
-    """A row that undo left as it is, and why."""
+    """A row that undo left as it is (or that is not exactly as it was), and why."""
 
     id: str
     reason: str
@@ -228,9 +228,12 @@ class UndoPlan:
 
 @dataclass(frozen=True)
 class Undone:
+    """What an undo did. `altered` are rows among the restored that a trigger changed while they were written."""
+
     batch: str
     restored: int
     refused: tuple[Refused, ...]
+    altered: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True)

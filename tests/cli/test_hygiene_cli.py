@@ -85,7 +85,7 @@ class TestDedupe:
         assert stats["batches"] == [entry]
         assert [(user["user"], user["duplicates"]) for user in stats["users"]] == [(ANN, 1)]
         undone = dbops("hygiene", "undo", batch, "--yes", "--json")
-        assert (undone.code, undone.json) == (0, {"batch": batch, "restored": 1, "refused": []})
+        assert (undone.code, undone.json) == (0, {"batch": batch, "restored": 1, "refused": [], "altered": []})
         assert image(noisy) == before
         again = dbops("hygiene", "undo", batch, "--yes", "--json")
         assert (again.code, again.error["code"]) == (2, "usage")

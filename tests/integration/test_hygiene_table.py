@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from dbops.errors import UsageError
+from dbops.errors import DbopsError, UsageError
 from dbops.hygiene import Search
+from dbops.hygiene.model import Row
 from dbops.hygiene.table.model import Target
+from dbops.hygiene.table.scan import _by_first, _within
 from tests.hygiene import Connection, image, manager, one
 
 TABLE = """
@@ -69,6 +71,13 @@ class TestMark:
         assert one(documents, "select count(*) from pg_namespace where nspname = 'dbops'") == 0
         assert one(documents, "select count(*) from pg_proc where proname in ('word_set', 'word_fold')") == 0
 
+    def test_scopes_are_texts(self, empty_db: Connection, empty_url: str) -> None:
+        empty_db.execute("create table notes (id int primary key, scope numeric, body text, is_copy boolean)")
+        empty_db.execute("insert into notes values (1, 1, 'a b'), (2, 1.0, 'a b')")
+        for scope, marked in (("scope", 0), ("trim_scale(scope)", 1)):
+            target = Target("notes", "body", "mark:is_copy=true", scope=scope)
+            assert manager(empty_url).scan(target=target).marked == marked
+
     def test_without_a_scope_all_rows_are_one(self, documents: Connection, empty_url: str) -> None:
         plan = manager(empty_url).scan(target=mark(scope=None, keep=None))
         assert [[m.survivor.id for m in scope.merges] for scope in plan.scopes] == [['["1"]']]
@@ -79,6 +88,34 @@ class TestMark:
         library, target = manager(empty_url), mark(action="mark:copied_at=now()")
         assert library.dedupe(target=target).marked == 2
         assert library.dedupe(target=target).batch is None
+
+    @pytest.mark.parametrize(
+        ("column", "value"),
+        [
+            ("json", """'{"copy": true}'"""),
+            ("jsonb", """'{"copy":true}'"""),
+            ("mood", "'copy'"),
+            ("numeric(10,2)", "1"),
+            ("char(5)", "'x'"),
+            ("float8", "-1"),
+            ("point", "'(1,2)'"),
+            ("text", "'100 % copy'"),
+            ("text[]", "'{a,b}'"),
+        ],
+    )
+    def test_marks_of_other_types(self, column: str, value: str, documents: Connection, empty_url: str) -> None:
+        documents.execute("create type mood as enum ('copy', 'other')")
+        documents.execute(f'alter table documents add column "The Mark" {column}'.encode())
+        before = image(documents, "documents")
+        library, target = manager(empty_url), mark(action=f'mark:"The Mark"={value}')
+        done = library.dedupe(target=target)
+        assert done.marked == 2
+        assert one(documents, 'select count("The Mark") from documents') == 2
+        assert library.dedupe(target=target).batch is None
+        assert done.batch
+        undone = library.undo(done.batch)
+        assert (undone.restored, undone.refused, undone.altered) == (2, (), ())
+        assert image(documents, "documents") == before
 
     def test_what_changed_since_the_plan_stays(self, documents: Connection, empty_url: str) -> None:
         library = manager(empty_url)
@@ -173,6 +210,182 @@ class TestDelete:
             manager(empty_url).scan(target=mark(action="delete"))
 
 
+def taken(documents: Connection, url: str, action: str = "delete") -> str:
+    """A batch that took documents 1 and 3."""
+    done = manager(url).dedupe(target=mark(action=action))
+    assert done.marked == 2
+    assert done.batch
+    return done.batch
+
+
+MOVE = """
+    create function stamp() returns trigger language plpgsql as $$ begin {} return new; end $$;
+    create trigger stamp {} on documents for each row execute function stamp()
+"""
+
+
+class TestUndoOfWhatChangedMeanwhile:
+    """Each row that cannot come back is refused with its reason; the others come back."""
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ("update documents set score = id; alter table documents add unique (score); insert into documents values (9, 1, 'x', 0.1)", "documents_score_key"),
+            ("create table tenants (id int primary key); insert into tenants values (1), (2); delete from documents where id = 7;"
+             "alter table documents add foreign key (tenant_id) references tenants;"
+             "update documents set tenant_id = null; delete from tenants where id = 1", "documents_tenant_id_fkey"),
+            ("alter table documents add check (score > 0.5) not valid", "documents_score_check"),
+            (MOVE.format("if new.id = 1 then return null; end if;", "before insert"), "a trigger kept it"),
+            (MOVE.format("if new.id = 1 then new.id := 100; end if;", "before insert"), "a trigger kept it"),
+            (MOVE.format("if new.id = 1 then raise exception 'not this one'; end if;", "before insert"), "not this one"),
+        ],
+    )  # fmt: skip
+    def test_a_row_that_cannot_be_written(
+        self, change: str, reason: str, documents: Connection, empty_url: str
+    ) -> None:
+        documents.execute(
+            "update documents set tenant_id = 2 where id = 4; insert into documents values (8, 2, 'seven')"
+        )
+        documents.execute(
+            "update documents set body = body || ' and once more', tenant_id = 2, score = 0.7 where id = 3"
+        )
+        documents.execute("insert into documents values (33, 2, (select body from documents where id = 3), 0.8)")
+        before = image(documents, "(select * from documents where id in (1, 3))")
+        batch = taken(documents, empty_url)
+        documents.execute(change.encode())
+        undone = manager(empty_url).undo(batch)
+        assert [each.id for each in undone.refused] == ['["1"]']
+        assert reason in undone.refused[0].reason
+        assert image(documents, "(select * from documents where id in (1, 3, 100))") == before[1:]
+        assert manager(empty_url).history()[0].undone == 1
+
+    def test_a_key_that_is_checked_late(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("alter table documents drop constraint documents_pkey")
+        documents.execute("alter table documents add primary key (id) deferrable initially deferred")
+        before = image(documents, "documents")
+        batch = taken(documents, empty_url)
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, undone.refused, image(documents, "documents")) == (2, (), before)
+
+    def test_a_check_that_is_made_late(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(
+            "update documents set score = id where id > 3; alter table documents add unique (score) deferrable initially deferred"
+        )
+        batch = taken(documents, empty_url)
+        documents.execute("insert into documents values (9, 1, 'x', 0.1)")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, [each.id for each in undone.refused]) == (1, ['["1"]'])
+
+    @pytest.mark.parametrize(("child", "parent"), [(1, 3), (3, 1)])
+    def test_rows_that_hang_on_each_other(
+        self, child: int, parent: int, documents: Connection, empty_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("dbops.hygiene.table.undo._AT_ONCE", 1)
+        documents.execute("alter table documents add column parent int references documents")
+        documents.execute("update documents set parent = %s where id = %s", [parent, child])
+        before = image(documents, "documents")
+        undone = manager(empty_url).undo(taken(documents, empty_url))
+        assert (undone.restored, undone.refused, image(documents, "documents")) == (2, (), before)
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_a_column_that_came_since(self, action: str, documents: Connection, empty_url: str) -> None:
+        before = image(documents, "documents")
+        batch = taken(documents, empty_url, action)
+        documents.execute("alter table documents add column lang text not null default 'en'")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, undone.refused, undone.altered) == (2, (), ())
+        assert one(documents, "select count(*) from documents where lang = 'en'") == len(before)
+        documents.execute("alter table documents drop column lang")
+        assert image(documents, "documents") == before
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_a_column_that_went_since(self, action: str, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url, action)
+        documents.execute("alter table documents drop column body")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, len(undone.refused)) == (0, 2)
+        assert "no column body" in undone.refused[0].reason
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_a_key_that_is_generated(self, action: str, documents: Connection, empty_url: str) -> None:
+        documents.execute("alter table documents drop constraint documents_pkey")
+        documents.execute("alter table documents add column number int generated always as (id * 2) stored primary key")
+        before = image(documents, "documents")
+        undone = manager(empty_url).undo(taken(documents, empty_url, action))
+        assert (undone.restored, undone.refused, image(documents, "documents")) == (2, (), before)
+
+    @pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+    def test_another_key_since(self, action: str, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url, action)
+        documents.execute("alter table documents drop constraint documents_pkey")
+        documents.execute("alter table documents add column number int generated by default as identity primary key")
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, {each.reason for each in undone.refused}) == (
+            0,
+            {"the column number of the key was not there then"},
+        )
+
+    def test_a_table_that_went_since(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute("drop table documents")
+        with pytest.raises(UsageError, match=r"public\.documents does not exist"):
+            manager(empty_url).undo(batch)
+
+    def test_others_hang_on_it_since(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute("create table pages (document int references documents on delete cascade)")
+        assert manager(empty_url).undo(batch).restored == 2
+
+    @pytest.mark.parametrize(
+        ("action", "when"),
+        [("delete", "before insert"), ("mark:is_copy=true", "before update"), ("delete", "after insert"),
+         ("mark:is_copy=true", "after update of is_copy")],
+    )  # fmt: skip
+    def test_a_trigger_that_changes_what_is_written(
+        self, action: str, when: str, documents: Connection, empty_url: str
+    ) -> None:
+        statement = (
+            "new.seen := now();"
+            if "before" in when
+            else "update public.documents d set seen = now() where d.id = new.id;"
+        )
+        documents.execute(MOVE.format(statement, when).encode())
+        before = [row[0] for row in documents.execute("select to_jsonb(d) - 'seen' from documents d order by id")]
+        batch = taken(documents, empty_url, action)
+        library = manager(empty_url)
+        undone = library.undo(batch)
+        assert (undone.restored, undone.refused) == (2, ())
+        assert {(each.id, each.reason) for each in undone.altered} == {
+            ('["1"]', "restored, but a trigger or a new type changed seen"),
+            ('["3"]', "restored, but a trigger or a new type changed seen"),
+        }
+        assert [
+            row[0] for row in documents.execute("select to_jsonb(d) - 'seen' from documents d order by id")
+        ] == before
+        assert library.history()[0].undone == 2
+
+    def test_a_trigger_that_keeps_an_update_away(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url, "mark:is_copy=true")
+        documents.execute(MOVE.format("if new.id = 1 then return null; end if;", "before update").encode())
+        undone = manager(empty_url).undo(batch)
+        assert (undone.restored, [each.id for each in undone.refused]) == (1, ['["1"]'])
+        assert "a trigger kept it" in undone.refused[0].reason
+
+    def test_an_error_that_is_not_of_a_row(self, documents: Connection, empty_url: str) -> None:
+        batch = taken(documents, empty_url)
+        documents.execute(MOVE.format("raise exception using errcode = 'disk_full';", "before insert").encode())
+        with pytest.raises(DbopsError, match=r"public\.documents") as caught:
+            manager(empty_url).undo(batch)
+        assert "was left as it is" in caught.value.hint
+
+    def test_a_delete_that_is_not_allowed(self, documents: Connection, empty_url: str) -> None:
+        documents.execute("create table pages (document int references documents); insert into pages values (1)")
+        with pytest.raises(DbopsError, match=r"scope 1 .*pages_document_fkey") as caught:
+            manager(empty_url).dedupe(target=mark(action="delete"))
+        assert "was left as it is" in caught.value.hint
+        assert one(documents, "select count(*) from documents") == 7
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -191,10 +404,68 @@ def test_what_does_not_fit_the_table(
         manager(empty_url).scan(target=mark(**options))
 
 
+def test_an_expression_that_fails(documents: Connection, empty_url: str) -> None:
+    with pytest.raises(DbopsError, match="--table documents: division by zero") as caught:
+        manager(empty_url).scan(target=mark(text="1 / (id - id)"))
+    assert "nothing was done" in caught.value.hint
+
+
+PARTITIONED = """
+create schema "The App";
+create table "The App"."Do""cs" ("tenant Id" char(4), code text, "The Body" text, kind text not null, "Is Copy" boolean, primary key ("tenant Id", code))
+  partition by list ("tenant Id");
+create table "The App"."Part 1" partition of "The App"."Do""cs" for values in ('a', 'b');
+create table "The App".part2 partition of "The App"."Do""cs" default partition by hash (code);
+create table "The App".part3 partition of "The App".part2 for values with (modulus 1, remainder 0);
+insert into "The App"."Do""cs" values ('a', ' x', 'one two', 'k'), ('a', 'x', 'One, two', 'k'), ('b', 'x', 'one two', 'k'), ('c', '"', 'one two', 'k'),
+  ('c', 'é', 'two one', 'k'), ('c', '', 'three', 'k');
+"""
+
+
+@pytest.mark.parametrize("action", ["delete", 'mark:"Is Copy"=true'])
+@pytest.mark.parametrize(("name", "marked"), [('"Do""cs"', 2), ('"Part 1"', 1), ("part2", 1), ("part3", 1)])
+def test_partitions(name: str, marked: int, action: str, empty_db: Connection, empty_url: str) -> None:
+    empty_db.execute(PARTITIONED.encode())
+    whole = '(select t.tableoid::regclass, t.* from "The App"."Do""cs" t)'
+    before = image(empty_db, whole)
+    target = Target(
+        f'"The App".{name}', '"The Body"', action, scope='"tenant Id"', keep='length("The Body") desc, "Is Copy"'
+    )
+    library = manager(empty_url)
+    done = library.dedupe(target=target)
+    assert done.marked == marked
+    assert len(set(before) - set(image(empty_db, whole))) == marked
+    assert done.batch
+    undone = library.undo(done.batch)
+    assert (undone.restored, undone.refused, undone.altered) == (marked, (), ())
+    assert image(empty_db, whole) == before
+
+
 def test_a_table_needs_a_key(empty_db: Connection, empty_url: str) -> None:
     empty_db.execute("create table notes (body text, is_copy boolean)")
     with pytest.raises(UsageError, match="has no primary key"):
         manager(empty_url).scan(target=Target("notes", "body", "mark:is_copy=true"))
+
+
+def test_the_memory_table_has_its_own_way(db: Connection, memory_url: str) -> None:
+    with pytest.raises(UsageError, match="has a ledger of its own") as caught:
+        manager(memory_url).scan(target=Target("user_memories", "fact", "delete", scope="user_id"))
+    assert "leave out --table" in caught.value.hint
+
+
+@pytest.mark.parametrize("action", ["delete", "mark:is_copy=true"])
+def test_a_table_that_others_inherit_is_refused(action: str, documents: Connection, empty_url: str) -> None:
+    documents.execute("create table letters (primary key (id)) inherits (documents)")
+    with pytest.raises(UsageError, match=r"public\.documents is inherited by public\.letters"):
+        manager(empty_url).scan(target=mark(action=action))
+    documents.execute("insert into letters select * from documents")
+    assert manager(empty_url).scan(target=mark(table="letters", action=action)).marked == 2
+
+
+def test_a_view_is_refused(documents: Connection, empty_url: str) -> None:
+    documents.execute("create view papers as select * from documents")
+    with pytest.raises(UsageError, match=r"public\.papers is a view, no table"):
+        manager(empty_url).scan(target=mark(table="papers"))
 
 
 def test_nothing_but_nulls(empty_db: Connection, empty_url: str) -> None:
@@ -207,9 +478,33 @@ def test_nothing_but_nulls(empty_db: Connection, empty_url: str) -> None:
     assert library.scan(target=Target("notes", "body", "mark:is_copy=true")).marked == 3
 
 
-def test_with_the_memory_schema_its_own_word_set_is_used(db: Connection, memory_url: str) -> None:
+def test_beside_the_memory_schema(db: Connection, memory_url: str) -> None:
     db.execute(TABLE.encode())
     assert manager(memory_url).scan(target=mark()).marked == 2
+
+
+def test_a_function_that_somebody_planted_is_not_called(documents: Connection, empty_url: str) -> None:
+    # all that the memory schema would have, by one who may create in public
+    documents.execute("""
+        create table user_memories (id int); create table hygiene_changes (id int);
+        create function word_set(text) returns text[] language plpgsql as $$ begin raise exception 'called'; end $$;
+        create function word_fold(text) returns text language plpgsql as $$ begin raise exception 'called'; end $$;
+        insert into documents values (8, 1, 'Äpfel und Birnen'), (9, 1, 'Äpfel und Birnen!');
+    """)
+    assert manager(empty_url).scan(target=mark()).marked == 3
+
+
+def test_scopes_are_kept_apart_at_the_cost_of_their_pairs(empty_db: Connection, empty_url: str) -> None:
+    # 10,000 scopes with all pairs looked through for each took most of a minute
+    pairs = [(number, number + 1, 0.9) for number in range(0, 40_000, 2)]
+    near = _by_first(pairs)
+    rows = [[Row("1", "a", "", a), Row("2", "b", "", b), Row("3", "c", "", None)] for a, b, _ in pairs]
+    assert [_within(part, near) for part in rows] == [[pair] for pair in pairs]
+    # and the same texts in each
+    empty_db.execute("create table notes (id int primary key, scope int, body text, is_copy boolean)")
+    empty_db.execute("insert into notes select n, n / 3, 'note ' || n % 3 / 2 from generate_series(0, 2999) n")
+    plan = manager(empty_url).scan(target=Target("notes", "body", "mark:is_copy=true", scope="scope"))
+    assert (plan.pairs, plan.marked, len(plan.scopes)) == (1000, 1000, 1000)
 
 
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu"]

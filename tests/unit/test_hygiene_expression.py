@@ -73,6 +73,13 @@ def test_an_action_is_delete_or_a_mark(action: str) -> None:
         Target("documents", "body", action)
 
 
+@pytest.mark.parametrize("value", ["null", "NULL", "(null)", "null::text", "cast(null as boolean)"])
+def test_a_mark_is_not_null(value: str) -> None:
+    with pytest.raises(UsageError, match="is no mark") as caught:
+        Target("documents", "body", f"mark:copy={value}")
+    assert "nothing was done" in caught.value.hint
+
+
 @pytest.mark.parametrize("table", ["", "a.b.c", "a b", "a;b", "a\0b"])
 def test_a_table_has_a_name(table: str) -> None:
     with pytest.raises(UsageError, match="is no table's name"):

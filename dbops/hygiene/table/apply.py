@@ -12,7 +12,7 @@ from dbops.hygiene.model import Done, Plan, ScopePlan
 from dbops.hygiene.session import Session
 from dbops.hygiene.table.model import Target
 from dbops.hygiene.table.scan import unmarked
-from dbops.hygiene.table.source import KEY, KEYS, Source, raw, read_source
+from dbops.hygiene.table.source import KEY, KEYS, Source, hinted, raw, read_source
 
 
 def carry_out_table(session: Session, target: Target, plan: Plan) -> Done:
@@ -28,12 +28,18 @@ def carry_out_table(session: Session, target: Target, plan: Plan) -> Done:
     changed, review, skipped, scopes = 0, 0, list[str](), 0
     for scope in todo:
         what = f"{source.shown}, scope {scope.scope} (batch {batch})"
-        done, left = session.patiently(what, partial(_apply, session, source, target, batch, scope))
+        with hinted(what, left_as_it_is(batch)):
+            done, left = session.patiently(what, partial(_apply, session, source, target, batch, scope))
         changed, review, scopes = changed + done, review + len(scope.doubts), scopes + bool(done)
         skipped += left
     record.end(session, batch)
     duration = (time.monotonic() - started) * 1000
     return Done(batch, "dedupe", scopes, plan.pairs, changed, review, plan.rows, tuple(skipped), duration)
+
+
+def left_as_it_is(batch: str) -> str:
+    """The hint of an error in the middle of a batch."""
+    return f"this was left as it is, what was done before stays: run the command again, or dbops hygiene undo {batch}"
 
 
 def _apply(session: Session, source: Source, target: Target, batch: str, scope: ScopePlan) -> tuple[int, list[str]]:
@@ -44,10 +50,19 @@ def _apply(session: Session, source: Source, target: Target, batch: str, scope: 
 def apply(session: Session, source: Source, target: Target, batch: str, scope: ScopePlan) -> tuple[int, list[str]]:
     """(how many rows were changed, the losers that were left), in the transaction under way."""
     keys, skipped = _still_so(session, source, target, scope)
-    changed = session.run(_acting(source, target), {"keys": keys, "batch": batch}) if keys else 0
+    changed = _act(session, source, target, batch, keys) if keys else 0
     record.add_reviews(session, batch, source.shown, scope.scope, scope.doubts)
     record.add(session, batch, marked=changed, review=len(scope.doubts), size=scope.bytes)
     return changed, skipped
+
+
+def _act(session: Session, source: Source, target: Target, batch: str, keys: list[str]) -> int:
+    seqs = [seq for (seq,) in session.conn.execute(_acting(source, target), {"keys": keys, "batch": batch})]
+    if not target.deletes:
+        # AFTER triggers may have changed the rows once more
+        hashing = _HASHING.format(image=source.image(), table=source.relation, same=source.same(SQL("v.key")))
+        session.run(hashing, {"batch": batch, "seqs": seqs})
+    return len(seqs)
 
 
 def _still_so(session: Session, source: Source, target: Target, scope: ScopePlan) -> tuple[list[str], list[str]]:
@@ -70,7 +85,7 @@ _LOCKING = SQL("""
 _DELETING = SQL("""
     WITH gone AS (DELETE FROM {table} t USING {keys} WHERE {same} RETURNING {key} AS key, {image} AS image)
     INSERT INTO dbops.hygiene_saved (batch, key, before)
-    SELECT %(batch)s::pg_catalog.uuid, key::pg_catalog.jsonb, image FROM gone
+    SELECT %(batch)s::pg_catalog.uuid, key::pg_catalog.jsonb, image FROM gone RETURNING seq
 """)
 _MARKING = SQL("""
     WITH was AS MATERIALIZED (SELECT {key} AS key, {image} AS image FROM {keys} JOIN {table} t ON {same}),
@@ -78,13 +93,19 @@ _MARKING = SQL("""
         RETURNING {key} AS key, pg_catalog.md5({image}::pg_catalog.text) AS after)
     INSERT INTO dbops.hygiene_saved (batch, key, before, after_hash)
     SELECT %(batch)s::pg_catalog.uuid, w.key::pg_catalog.jsonb, w.image, c.after FROM was w JOIN changed c ON c.key = w.key
+    RETURNING seq
+""")
+_HASHING = SQL("""
+    UPDATE dbops.hygiene_saved v SET after_hash = pg_catalog.md5({image}::pg_catalog.text) FROM {table} t
+    WHERE v.batch = %(batch)s::pg_catalog.uuid AND v.seq = ANY (%(seqs)s::pg_catalog.int8[]) AND {same}
+      AND v.after_hash <> pg_catalog.md5({image}::pg_catalog.text)
 """)
 
 
 def _locking(source: Source, target: Target) -> Composed:
     return _LOCKING.format(
         key=source.key_of(), text=raw(target.text), keys=KEYS, table=source.relation, same=source.same(KEY),
-        unmarked=unmarked(target),
+        unmarked=unmarked(source, target),
     )  # fmt: skip
 
 

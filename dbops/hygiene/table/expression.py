@@ -29,10 +29,23 @@ def is_literal(text: str) -> bool:
     """Whether an expression is a constant: true, 3, 'x'."""
     from sqlglot import exp
 
-    tree = _parsed("select (\n", text, "\n)", "--action").expressions[0]
+    return isinstance(_bare(text), (exp.Literal, exp.Boolean))
+
+
+def is_null(text: str) -> bool:
+    """Whether an expression is NULL, of whatever type."""
+    from sqlglot import exp
+
+    return isinstance(_bare(text), exp.Null)
+
+
+def _bare(text: str) -> exp.Expression:
+    from sqlglot import exp
+
+    tree: exp.Expression = _parsed("select (\n", text, "\n)", "--action").expressions[0]
     while isinstance(tree, (exp.Paren, exp.Cast, exp.Neg)):
         tree = tree.this
-    return isinstance(tree, (exp.Literal, exp.Boolean))
+    return tree
 
 
 @cache

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dbops.errors import UsageError
-from dbops.hygiene.table.expression import check_expression, check_order, is_literal
+from dbops.hygiene.table.expression import check_expression, check_order, is_literal, is_null
 
 _NAME = r'(?:"(?:[^"]|"")+"|[A-Za-z_]\w*)'
 _TABLE = re.compile(rf"(?:({_NAME})\.)?({_NAME})")
@@ -45,6 +45,11 @@ class Target:
                 f"--action {self.action!r} is unknown", hint=f"write delete, or mark:is_copy=true; {NOTHING}"
             )
         _ = self.columns
+        if not self.deletes and is_null(self.assignment[1]):
+            raise UsageError(
+                f"--action {self.action!r}: NULL is no mark, rows without one have it too",
+                hint=f"name a value that only copies get, e.g. mark:is_copy=true; {NOTHING}",
+            )
 
     @property
     def place(self) -> tuple[str, str]:

@@ -8,7 +8,10 @@ select c.oid::bigint, c.relkind::text, coalesce((
     where i.indrelid = c.oid and i.indisprimary), '{}'),
   coalesce((
     select pg_catalog.array_agg(distinct f.conrelid::pg_catalog.regclass::text)
-    from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype in ('c', 'n', 'd')), '{}')
+    from pg_catalog.pg_constraint f where f.contype = 'f' and f.confrelid = c.oid and f.confdeltype in ('c', 'n', 'd')), '{}'),
+  coalesce((
+    select pg_catalog.array_agg(h.inhrelid::pg_catalog.regclass::text order by h.inhrelid)
+    from pg_catalog.pg_inherits h where h.inhparent = c.oid and c.relkind = 'r'), '{}')
 from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %(schema)s and c.relname = %(name)s;
 
@@ -16,9 +19,6 @@ where n.nspname = %(schema)s and c.relname = %(name)s;
 select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attgenerated <> '' as generated, a.attidentity = 'a' as always
 from pg_catalog.pg_attribute a
 where a.attrelid = %(table)s::bigint::pg_catalog.oid and a.attnum > 0 and not a.attisdropped order by a.attnum;
-
--- name: word_set_exists
-select pg_catalog.to_regprocedure('public.word_set(text)') is not null;
 
 -- name: create_staging
 create temporary table if not exists dbops_rows (rank bigint, key text, scope text, hash text, words text[], s int);
@@ -30,7 +30,7 @@ select r.scope, r.words, pg_catalog.array_to_tsvector(r.words), pg_catalog.cardi
 from pg_temp.dbops_rows r where pg_catalog.cardinality(r.words) > 0 group by r.scope, r.words;
 
 -- name: number_rows
-update pg_temp.dbops_rows r set s = x.s from pg_temp.dbops_sets x where x.scope is not distinct from r.scope and x.words = r.words;
+update pg_temp.dbops_rows r set s = x.s from pg_temp.dbops_sets x where x.scope = r.scope and x.words = r.words;
 
 -- name: analyze_staging
 analyze dbops_rows;
@@ -79,8 +79,8 @@ select r.scope, r.key from pg_temp.dbops_rows r where r.words is null order by r
 select pg_catalog.count(*), pg_catalog.count(*) filter (where v.undone_at is null) from dbops.hygiene_saved v where v.batch = %(batch)s::uuid;
 
 -- name: saved_part
--- the keys that are not undone, a portion
-select v.seq, v.key::text, v.after_hash from dbops.hygiene_saved v
+-- the rows that are not undone, a portion: their keys, and the columns that they had
+select v.seq, v.key::text, array(select k.name from pg_catalog.jsonb_object_keys(v.before) k(name) order by k.name) from dbops.hygiene_saved v
 where v.batch = %(batch)s::uuid and v.undone_at is null and v.seq > %(after)s::bigint order by v.seq limit %(limit)s;
 
 -- name: restored

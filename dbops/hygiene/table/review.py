@@ -10,10 +10,10 @@ from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import Done, Merge, Ref, ScopePlan
 from dbops.hygiene.session import Session
-from dbops.hygiene.table.apply import apply
+from dbops.hygiene.table.apply import apply, left_as_it_is
 from dbops.hygiene.table.model import Target
 from dbops.hygiene.table.scan import texts_of
-from dbops.hygiene.table.source import Source, read_source
+from dbops.hygiene.table.source import Source, hinted, read_source
 
 
 def review_texts(session: Session, found: Sequence[tuple[Any, ...]]) -> dict[tuple[str | None, str], tuple[str, str]]:
@@ -55,9 +55,9 @@ def accept_table(session: Session, found: Sequence[tuple[Any, ...]]) -> Done:
     batch = record.begin(session, "review", source.shown, settings)
     marked, skipped = 0, list[str]()
     for row in found:
-        done = session.patiently(
-            f"pair {row[0]} (batch {batch})", partial(_accept, session, source, target, batch, row)
-        )
+        what = f"{source.shown}, pair {row[0]} (batch {batch})"
+        with hinted(what, left_as_it_is(batch)):
+            done = session.patiently(what, partial(_accept, session, source, target, batch, row))
         marked += done
         skipped += [] if done else [row[4]]
     record.end(session, batch)

@@ -15,18 +15,19 @@ from dbops.hygiene import record
 from dbops.hygiene.model import Plan, Row, Search
 from dbops.hygiene.plan import plan_scope
 from dbops.hygiene.session import Session
-from dbops.hygiene.table.model import Target
-from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, raw, read_source, verbatim
+from dbops.hygiene.table.model import NOTHING, Target
+from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, hinted, raw, read_source, verbatim
 from dbops.sql import queries, shipped
 
 _WORDS = "20250401_000004_token_sets.sql"
-ALL = ""  # the one scope where none is given
+Pair = tuple[int, int, float]  # two word sets by number, and how similar they are
 
 
 def scan_table(session: Session, target: Target, search: Search) -> Plan:
     """What would be marked or deleted. Rows whose text or scope is NULL are compared with none."""
     started = time.monotonic()
-    with _rolled_back(session):
+    hint = f"mend the option that it names, or give a longer statement_timeout; {NOTHING}"
+    with hinted(f"--table {target.table}", hint), _rolled_back(session):
         source = read_source(session, target)
         _stage(session, source, target)
         values = {"t": search.threshold, "rare": 2 if search.threshold > 0.5 else 1}
@@ -34,10 +35,9 @@ def scan_table(session: Session, target: Target, search: Search) -> Plan:
         rows, count = _rows(session, source, target, pairs)
         found = session.conn.execute(queries(ROOM)["oversized_rows"]).fetchall()
         decided = record.decided(session, source.shown, None)
+    near = _by_first(pairs)
     scopes = [
-        plan_scope(
-            _shown(scope, target), part, _within(part, pairs), search, decided=decided.get(_shown(scope, target))
-        )
+        plan_scope(_shown(scope, target), part, _within(part, near), search, decided=decided.get(_shown(scope, target)))
         for scope, part in rows.items()
     ]
     return Plan(
@@ -70,9 +70,7 @@ def _stage(session: Session, source: Source, target: Target) -> None:
 
 
 def _word_set(session: Session) -> Composable:
-    """The one definition of a word set: the database's, else the shipped one for this transaction."""
-    if session.conn.execute(queries(ROOM)["word_set_exists"]).fetchone() == (True,):
-        return SQL("public.word_set")
+    """The one definition of a word set, for this transaction: one in public may be anybody's, and would have our rights."""
     text = (shipped("migrations/sql") / _WORDS).read_text(encoding="utf-8")
     parts = re.findall(r"^(?:do \$make\$\n.*?^\$make\$|create function public\.word_set\(.*?^\$\$);", text, re.M | re.S)
     assert len(parts) == 2
@@ -96,22 +94,24 @@ def _filling(source: Source, target: Target, function: Composable) -> Composed:
     """
     return SQL(statement).format(
         function=function, order=order, key=source.key_of(), scope=scope, text=text, table=source.relation,
-        unmarked=unmarked(target),
+        unmarked=unmarked(source, target),
     )  # fmt: skip
 
 
-def unmarked(target: Target) -> Composable:
+def unmarked(source: Source, target: Target) -> Composable:
     """Whether a row does not have the mark yet: by the constant that it is, else by its being set at all."""
     if target.deletes:
         return SQL("true")
     column, value = target.assignment
     if target.constant:
-        return SQL("t.{} IS DISTINCT FROM {}").format(Identifier(column), raw(value))
+        # as texts: not every type has an equality
+        text = "t.{}::pg_catalog.text IS DISTINCT FROM CAST({} AS {})::pg_catalog.text"
+        return SQL(text).format(Identifier(column), raw(value), source.type_of(column))
     return SQL("t.{} IS NULL").format(Identifier(column))
 
 
 def _rows(
-    session: Session, source: Source, target: Target, pairs: Sequence[tuple[int, int, float]]
+    session: Session, source: Source, target: Target, pairs: Sequence[Pair]
 ) -> tuple[Mapping[str, list[Row]], int]:
     """By scope the rows that have a near one, the survivors first; and how many rows were compared."""
     near = sorted({number for a, b, _ in pairs for number in (a, b)})
@@ -120,7 +120,8 @@ def _rows(
     texts = {key: text for key, text, _ in texts_of(session, source, target, [key for _, key, *_ in found])}
     rows: dict[str, list[Row]] = defaultdict(list)
     for scope, key, hashed, words in found:
-        rows[scope].append(Row(key, texts[key], hashed, words))
+        if key in texts:  # else somebody has just deleted it
+            rows[scope].append(Row(key, texts[key], hashed, words))
     return rows, count - large
 
 
@@ -133,6 +134,14 @@ def texts_of(session: Session, source: Source, target: Target, keys: Sequence[st
     yield from session.conn.execute(query, {"keys": list(keys)})
 
 
-def _within(rows: Sequence[Row], pairs: Sequence[tuple[int, int, float]]) -> list[tuple[int, int, float]]:
-    own = {row.words for row in rows}
-    return [pair for pair in pairs if pair[0] in own]
+def _by_first(pairs: Sequence[Pair]) -> Mapping[int, Sequence[Pair]]:
+    found: dict[int, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        found[pair[0]].append(pair)
+    return found
+
+
+def _within(rows: Sequence[Row], near: Mapping[int, Sequence[Pair]]) -> list[Pair]:
+    """The pairs of one scope: a set lies in one only."""
+    own = dict.fromkeys(row.words for row in rows if row.words is not None)
+    return [pair for words in own for pair in near.get(words, ())]

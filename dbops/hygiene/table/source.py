@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from dbops.errors import UsageError
+from dbops.errors import DbopsError, UsageError
+from dbops.hygiene.model import MEMORIES
 from dbops.hygiene.session import Session
 from dbops.hygiene.table.model import NOTHING, Target
 from dbops.sql import queries
@@ -50,10 +53,9 @@ class Source:
 
     def same(self, key: Composable, row: str = "t") -> Composed:
         """Whether a row has the key that a jsonb array holds; the primary key's index serves it."""
-        types = {column.name: column.type for column in self.columns}
         parts = [
             SQL("{} = CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(
-                Identifier(row, name), key, Literal(number), _type(types[name])
+                Identifier(row, name), key, Literal(number), self.type_of(name)
             )
             for number, name in enumerate(self.key)
         ]
@@ -70,14 +72,20 @@ class Source:
     def written(self) -> tuple[Column, ...]:
         return tuple(column for column in self.columns if not column.generated)
 
+    def type_of(self, name: str) -> Composable:
+        """A column's type."""
+        # printed by the catalog, with its schema
+        return SQL(next(column.type for column in self.columns if column.name == name))
+
+    def only(self, names: Collection[str]) -> Source:
+        """The table as if it had no other columns."""
+        return replace(self, columns=tuple(column for column in self.columns if column.name in names))
+
     def value(self, column: Column, image: Composable) -> Composed:
         """A column's value out of an image."""
-        return SQL("CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(image, Literal(column.name), _type(column.type))
-
-
-def _type(name: str) -> Composable:
-    # printed by the catalog, with its schema
-    return SQL(name)
+        return SQL("CAST({} OPERATOR(pg_catalog.->>) {} AS {})").format(
+            image, Literal(column.name), self.type_of(column.name)
+        )
 
 
 def raw(text: str) -> Composed:
@@ -90,33 +98,64 @@ def verbatim(text: str) -> SQL:
     return SQL(text.replace("%", "%%"))
 
 
+@contextmanager
+def hinted(what: str, hint: str) -> Iterator[None]:
+    """An error of PostgreSQL's that nobody foresaw, told with what it happened to."""
+    try:
+        yield
+    except DbopsError as error:
+        if error.hint:
+            raise
+        raise DbopsError(f"{what}: {error.message}", hint=hint) from error
+
+
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence"}
+
+
 def read_source(session: Session, target: Target) -> Source:
-    """The target's table. Raises UsageError where it is not there, has no key, or lacks a column."""
-    schema, name = target.place
-    rows = session.conn.execute(queries(ROOM)["table"], {"schema": schema, "name": name}).fetchall()
-    if not rows or rows[0][1] not in ("r", "p"):
-        what = "is no table" if rows else "does not exist"
-        raise UsageError(f"{schema}.{name} {what}", hint=f"--table names a table, with its schema; {NOTHING}")
-    oid, _, key, children = rows[0]
-    if not key:
+    """The target's table. Raises UsageError where it does not fit, or its rows could not be brought back."""
+    source, losing = read_table(session, target)
+    if source.shown == MEMORIES:
         raise UsageError(
-            f"{schema}.{name} has no primary key: its rows cannot be told apart", hint=f"add one; {NOTHING}"
+            f"--table {target.table}: {MEMORIES} has a ledger of its own, by which undo goes",
+            hint=f"leave out --table and the options that go with it; {NOTHING}",
         )
-    if target.deletes and children:
+    if target.deletes and losing:
         raise UsageError(
-            f"a delete in {schema}.{name} would change rows of {', '.join(children)} that undo could not bring back",
+            f"a delete in {source.shown} would change rows of {', '.join(losing)} that undo could not bring back",
             hint=f"--action mark:COLUMN=VALUE instead; {NOTHING}",
         )
-    columns = tuple(Column(*row) for row in session.conn.execute(queries(ROOM)["columns"], {"table": oid}))
-    source = Source(schema, name, tuple(key), columns)
     _refuse_unknown(source, target)
     return source
 
 
+def read_table(session: Session, target: Target) -> tuple[Source, list[str]]:
+    """The table, and those whose rows a delete in it would change. Raises UsageError where it cannot be worked with."""
+    schema, name = target.place
+    rows = session.conn.execute(queries(ROOM)["table"], {"schema": schema, "name": name}).fetchall()
+    if not rows:
+        raise UsageError(f"{schema}.{name} does not exist", hint=f"--table names a table, with its schema; {NOTHING}")
+    oid, kind, key, losing, children = rows[0]
+    if kind not in ("r", "p"):
+        raise UsageError(f"{schema}.{name} is {_KINDS.get(kind, 'something else')}, no table", hint=NOTHING)
+    if children:
+        raise UsageError(
+            f"{schema}.{name} is inherited by {', '.join(children)}: a change in it would reach their rows too",
+            hint=f"name one of these; {NOTHING}",
+        )
+    if not key:
+        raise UsageError(
+            f"{schema}.{name} has no primary key: its rows cannot be told apart", hint=f"add one; {NOTHING}"
+        )
+    columns = tuple(Column(*row) for row in session.conn.execute(queries(ROOM)["columns"], {"table": oid}))
+    source = Source(schema, name, tuple(key), columns)
+    if strange := [each for each in (schema, name, *(column.name for column in columns)) if "%" in each]:
+        raise UsageError(f"--table: {source.shown}: a name with % in it ({strange[0]}) is not supported", hint=NOTHING)
+    return source, losing
+
+
 def _refuse_unknown(source: Source, target: Target) -> None:
     known = {column.name for column in source.columns}
-    if strange := [name for name in (source.schema, source.name, *known) if "%" in name]:
-        raise UsageError(f"--table: {source.shown}: a name with % in it ({strange[0]}) is not supported", hint=NOTHING)
     for option, names in target.columns.items():
         if missing := sorted(names - known):
             raise UsageError(f"--{option}: {source.shown} has no column {', '.join(missing)}", hint=NOTHING)
