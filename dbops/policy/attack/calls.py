@@ -106,7 +106,8 @@ def callers(
             caller.ids += [victim[c] for c in (*plan.place.scope, *plan.place.key) if victim[c] is not None]
             caller.rows += [(plan.place, row) for row in (bout.pair.victim, bout.pair.own) if row is not None]
             caller.rows += [one for one in made if one not in caller.rows]
-    return [caller for caller in list(found.values())[:_CALLERS] if caller.actor.role in function.roles]
+    able = [caller for caller in list(found.values())[:_CALLERS] if caller.actor.role in function.roles]
+    return able if function.definer else able[:_FEW]
 
 
 def _call(function: Function, arguments: Sequence[sql.Composable]) -> str:

@@ -53,21 +53,29 @@ def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, lis
         if key not in taken:
             taken[key] = removal(attacker, reading.actor, reading.hidden)
         without_them.append(_shot(reading, (*taken[key], *reading.after)))
-    outcomes = run(attacker.conn, [*plain, *without_them, *plain])
-    size = len(readings)
-    first, gone, again = outcomes[:size], outcomes[size : 2 * size], outcomes[2 * size :]
+    outcomes = run(attacker.conn, [*plain, *without_them])
+    first, gone = outcomes[: len(plain)], outcomes[len(plain) :]
+    differ = [n for n in range(len(plain)) if _end(first[n]) != _end(gone[n])]
+    # once more: what differs from call to call by itself says nothing
+    again = [*first]
+    for n, outcome in zip(differ, run(attacker.conn, [plain[n] for n in differ]), strict=True):
+        again[n] = outcome
     leaks = []
     for reading, shot, one, other, same in zip(readings, plain, first, gone, again, strict=True):
-        steady = (one.state, one.found) == (same.state, same.found)
-        if steady and one.worked and (one.found, one.state) != (other.found, other.state):
+        steady = _end(one) == _end(same)
+        if steady and one.worked and _end(one) != _end(other):
             place = _culprit(attacker, reading, one)
             what = "what it shows changes when the rows of others are taken away"
             leaks.append(_leak(reading, place, shot, what, _row(attacker, reading, place, other)))
         elif not steady and one.worked and (told := _names(reading, one.found or "")):
             leaks.append(_leak(reading, told[0], shot, f"it shows {told[1]}, of a row of others"))
-    ends = tuple((outcome.state, outcome.found) for outcome in outcomes[: 2 * size])
+    ends = tuple(map(_end, outcomes))
     tried = frozenset((str(r.hidden[0].name), r.verb, r.actor.name) for r in readings if r.hidden)
     return Found(len(plain) + len(without_them), tuple(leaks), (), tried, frozenset(), ends), list(first)
+
+
+def _end(outcome: Outcome) -> tuple[str, str | None]:
+    return outcome.state, outcome.found
 
 
 def _leak(reading: Reading, place: Place, shot: Shot, what: str, row: Row | None = None) -> Leak:
