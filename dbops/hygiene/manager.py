@@ -93,12 +93,14 @@ class HygieneManager:
 
     # --- review ----------------------------------------------------------------------------------------
 
-    def review(self, user: str | None = None, *, limit: int = 100) -> tuple[Review, ...]:
-        """The pairs that wait for a person."""
-        from dbops.hygiene.review import listed
+    def review(
+        self, user: str | None = None, *, limit: int = 100, ids: Sequence[int] | None = None
+    ) -> tuple[Review, ...]:
+        """The pairs that wait for a person; with `ids` these. Raises UsageError for an id that is not open."""
+        from dbops.hygiene.review import listed, these
 
         with self._session("review") as session:
-            return listed(session, user, limit=limit)
+            return listed(session, user, limit=limit) if ids is None else these(session, ids)
 
     def accept(self, ids: Sequence[int]) -> Done:
         """These pairs are duplicates. Raises UsageError for an id that is not open."""
@@ -128,7 +130,7 @@ class HygieneManager:
     ) -> Done:
         """Delete memories that were inactive and unchanged for `days_old` days, and expired blobs.
 
-        `undo` brings them back for `purge_after` days.
+        `undo` brings them back for `purge_after` days. Without a user the ledgers of batches whose time is over go as well.
         """
         from dbops.hygiene.cleanup import carry_out
 
