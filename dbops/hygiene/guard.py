@@ -1,14 +1,16 @@
 """The guard: whether two near-duplicates say different things, an update or a contradiction, and not the same twice.
 
-It compares numbers, dates, negations and names. A name is known by its capital; in a text without capitals (lower case,
-or a script that has none) any content word that stands for another one may be a name, and is taken as one.
+It compares numbers with their units, dates, negations, signs and names. A name is known by its capital; in a text
+without capitals (lower case, or a script that has none) any content word that stands for another one may be a name, and
+is taken as one.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -24,6 +26,7 @@ from dbops.hygiene.words import (
     NEGATIONS,
     NUMBERS,
     OPPOSITES,
+    UNITS,
 )
 
 Reason = Literal["number", "date", "negation", "name", "order", "word"]
@@ -37,9 +40,14 @@ _WORD = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DATE = re.compile(r"\d{4}-\d{1,2}(-\d{1,2})?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|(19|20)\d\ds?")
+_UNIT = re.compile(r"\s?(?:([ap])\.\s?m\b|(°[cf]\b|[%$€£¥₹]|[^\W\d_]+))", re.IGNORECASE)
+_NUMBER = re.compile(r"([-\d.,:/]*\d)(.*)")
 _SENTENCE_END = re.compile(r"(?:^\s*|[.!?:…]\s+|[\"“«(]\s*)$")
 _SUFFIXES = {"", "s", "es", "d", "ed", "ing", "ly", "e", "n", "en", "er", "ne", "a", "ę", "ą", "y"}
+_PART = re.compile("|".join(NEGATING_PARTS))
 _MUCH = 10_000  # pairs of words that differ: past that, texts are not compared word by word
+_SIGNS = {"Sm", "Sc", "So"}  # of mathematics, currencies, and emoji
+_SHORT = 1000  # characters: what is longer is not kept in memory for long
 _CONTRACTED = {"cannot": ("can", "not"), "cant": ("can", "not"), "can't": ("can", "not")}
 
 
@@ -48,9 +56,11 @@ class _Text:
     """What the guard sees of a text, in its order."""
 
     words: tuple[str, ...]  # lower-cased, without a possessive's ending
-    numbers: tuple[str, ...]
+    known: frozenset[str]  # the words
+    numbers: tuple[tuple[str, str], ...]  # with what they count
     dates: tuple[str, ...]
-    denies: bool
+    denials: int
+    signs: frozenset[str]
     names: tuple[str, ...]  # with a capital inside a sentence, or more than one capital
     starts: tuple[str, ...]  # with a capital that a sentence's start explains
     cased: bool
@@ -63,35 +73,49 @@ def guard(a: str, b: str) -> Reason | None:
     left, right = _seen(a), _seen(b)
     if Counter(left.dates) != Counter(right.dates):
         return "date"
-    if left.numbers != right.numbers:
+    if not _counted_alike(left.numbers, right.numbers):
         return "number"
-    if left.denies != right.denies:
+    if left.denials != right.denials:
         return "negation"
-    gone, come = set(left.words) - set(right.words), set(right.words) - set(left.words)
-    if len(gone) * len(come) > _MUCH:
+    gone, come = left.known - right.known, right.known - left.known
+    if len(gone) * len(come) > _MUCH or (left.signs - right.signs and right.signs - left.signs):
         return "word"
     if any(_opposite(a, b) for a in gone for b in come):
         return "negation"
     if _foreign(left, right) or _foreign(right, left):
         return "name"
-    if not (left.cased and right.cased) and _exchanged(left, right):
+    if not (left.cased and right.cased) and _new(gone, right) and _new(come, left):
         return "word"
     return "order" if _turned(left, right) else None
 
 
-@lru_cache(maxsize=4096)
+def key(text: str) -> Hashable:
+    """Texts with one key are the same to the guard: they differ in capitals and punctuation at most."""
+    seen = _seen(text)
+    return seen.words, seen.numbers, seen.dates, seen.denials, seen.signs
+
+
 def _seen(text: str) -> _Text:
+    return _seen_short(text) if len(text) <= _SHORT else _seen_long(text)
+
+
+def _read(text: str) -> _Text:
     text = unicodedata.normalize("NFKC", text)
     cased = text not in (text.lower(), text.upper())
-    words, numbers, dates, names, starts = list[str](), list[str](), list[str](), list[str](), list[str]()
+    words, dates, names, starts = list[str](), list[str](), list[str](), list[str]()
+    numbers, end = list[tuple[str, str]](), 0
     for match in _WORD.finditer(text):
+        if match.start() < end:  # a number's unit
+            continue
         word = match[0].replace("’", "'").replace("−", "-")
         plain = word.casefold()
-        if not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit()):
-            _number(plain, numbers, dates)
-            continue
-        if plain in NUMBERS:
-            numbers.append(NUMBERS[plain])
+        number = not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit())
+        if number or plain in NUMBERS:
+            unit, end = _unit(text, match)
+            if number:
+                _number(plain, unit, numbers, dates)
+            else:
+                numbers.append((NUMBERS[plain], unit))
             continue
         plain = plain.removesuffix("'s") if len(plain) > 3 else plain
         # a month or weekday; "may" and "march" are verbs as well, in lower case
@@ -103,24 +127,51 @@ def _seen(text: str) -> _Text:
                 text[max(match.start() - 9, 0) : match.start()]
             )
             (starts if initial else names).append(plain)
+    signs = frozenset(c for c in text if c not in UNITS and c != "°" and unicodedata.category(c) in _SIGNS)
     return _Text(
-        tuple(words), tuple(numbers), tuple(dates), _denies(text.casefold(), words), tuple(names), tuple(starts), cased
+        tuple(words), frozenset(words), tuple(numbers), tuple(dates), _denials(text.casefold(), words), signs,
+        tuple(names), tuple(starts), cased,
+    )  # fmt: skip
+
+
+_seen_short, _seen_long = lru_cache(4096)(_read), lru_cache(16)(_read)
+
+
+def _unit(text: str, match: re.Match[str]) -> tuple[str, int]:
+    """What a number counts, if that is known, and where it ends: "$9", "9 dollars", "10 p.m."."""
+    before = text[max(match.start() - 2, 0) : match.start()].strip()[-1:]
+    after = _UNIT.match(text, match.end())
+    word = f"{after[1]}.m" if after and after[1] else after[2] if after else ""
+    unit = UNITS.get(word.casefold(), "")
+    if unit and after:
+        return unit, after.end()
+    return UNITS.get(before, "") if not before.isalpha() else "", match.end()
+
+
+def _number(word: str, unit: str, numbers: list[tuple[str, str]], dates: list[str]) -> None:
+    value = _THOUSANDS.sub("", word.rstrip(".,:/-").removeprefix("+"))
+    value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
+    if _DATE.fullmatch(value):
+        dates.append(value)
+    elif (parts := _NUMBER.fullmatch(value)) and parts[2] in UNITS:
+        numbers.append((parts[1], UNITS[parts[2]]))
+    else:
+        numbers.append((value, unit))
+
+
+def _counted_alike(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> bool:
+    """Whether the numbers are the same; one without a unit may be of any."""
+    return len(one) == len(other) and all(
+        a == b and (not unit or not also or unit == also) for (a, unit), (b, also) in zip(one, other, strict=True)
     )
 
 
-def _number(word: str, numbers: list[str], dates: list[str]) -> None:
-    value = _THOUSANDS.sub("", word.rstrip(".,:/-").removeprefix("+"))
-    value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
-    (dates if _DATE.fullmatch(value) else numbers).append(value)
-
-
-def _denies(text: str, words: list[str]) -> bool:
-    """Whether the text denies anything: "ne … pas" and a doubled denial are one."""
-    if not NEGATIONS.isdisjoint(words) or "n't" in text or "n’t" in text:
-        return True
-    if text.isascii():
-        return False
-    return not NEGATING_CHARACTERS.isdisjoint(words) or any(part in text for part in NEGATING_PARTS)
+def _denials(text: str, words: list[str]) -> int:
+    """How often the text denies something: "ne … pas" does it once."""
+    found = sum(word.endswith("n't") or (word in NEGATIONS and word not in ("ne", "n")) for word in words)
+    if not text.isascii():
+        found += sum(word in NEGATING_CHARACTERS for word in words) + len(_PART.findall(text))
+    return found or int(not NEGATIONS.isdisjoint(words))
 
 
 def _opposite(a: str, b: str) -> bool:
@@ -138,7 +189,7 @@ def _turned(left: _Text, right: _Text) -> bool:
     """Whether the same words stand in another order that may say something else: who does it to whom, what is denied."""
     if not _same_bag(left, right):
         return False
-    if left.denies or not (left.cased and right.cased):
+    if left.denials or not (left.cased and right.cased):
         return True
     # "Anna on Monday" and "on Monday Anna" is one fact, "Bob introduced Alice" and the reverse are two
     people = {*left.names, *left.starts} & {*right.names, *right.starts} - DATES
@@ -147,17 +198,20 @@ def _turned(left: _Text, right: _Text) -> bool:
 
 def _foreign(one: _Text, other: _Text) -> set[str]:
     """The names of one text that the other one does not know."""
-    known = set(other.words)
-    found = {name for name in one.names if name not in known and name not in DATES}
+    found = {name for name in one.names if name not in other.known and name not in DATES}
     # "Alice likes tea" and "Bob likes tea", but not "Really likes tea" and "Likes tea"
-    replaced = not any(start in one.words for start in other.starts)
+    replaced = not any(start in one.known for start in other.starts)
     if replaced and other.starts:
-        found |= {s for s in one.starts if s not in known and s not in FUNCTION and not _inflected_in(s, known)}
+        found |= set(_new({start for start in one.starts if start not in other.known}, other))
     return found
 
 
-def _inflected_in(word: str, words: set[str]) -> bool:
-    return any(_inflected(word, other) for other in words)
+def _new(words: Set[str], other: _Text) -> list[str]:
+    """Those content words that the other text has in no form."""
+    stems: dict[str, list[str]] = defaultdict(list)
+    for word in other.known if words else ():
+        stems[word[:3]].append(word)
+    return [w for w in _content(words) if not any(_inflected(w, known) for known in stems.get(w[:3], ()))]
 
 
 def _inflected(a: str, b: str) -> bool:
@@ -168,18 +222,10 @@ def _inflected(a: str, b: str) -> bool:
     return stem >= 3 and a[stem:] in _SUFFIXES and b[stem:] in _SUFFIXES
 
 
-def _content(words: tuple[str, ...]) -> list[str]:
+def _content(words: Iterable[str]) -> list[str]:
     return [w for w in words if w not in FUNCTION and w not in NEGATIONS and w not in FUNCTION_CHARACTERS]
 
 
-def _exchanged(left: _Text, right: _Text) -> bool:
-    """Whether each text has content words that the other has in no form: without capitals, maybe a name."""
-    only_left = [w for w in _content(left.words) if w not in right.words and not _inflected_in(w, set(right.words))]
-    only_right = [w for w in _content(right.words) if w not in left.words and not _inflected_in(w, set(left.words))]
-    return bool(only_left and only_right)
-
-
 def _same_bag(left: _Text, right: _Text) -> bool:
-    return Counter(_content(left.words)) == Counter(_content(right.words)) and _content(left.words) != _content(
-        right.words
-    )
+    one, other = _content(left.words), _content(right.words)
+    return one != other and Counter(one) == Counter(other)
