@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from typing import Literal
 
 from dbops.hygiene.words import (
@@ -58,8 +59,10 @@ class _Text:
     words: tuple[str, ...]  # lower-cased, without a possessive's ending
     known: frozenset[str]  # the words
     numbers: tuple[tuple[str, str], ...]  # with what they count
-    dates: tuple[str, ...]
+    dates: tuple[str, ...]  # sorted
     denials: int
+    content: tuple[str, ...]  # the words that say something
+    bag: tuple[str, ...]  # these, sorted
     signs: frozenset[str]
     names: tuple[str, ...]  # with a capital inside a sentence, or more than one capital
     starts: tuple[str, ...]  # with a capital that a sentence's start explains
@@ -71,7 +74,7 @@ def guard(a: str, b: str) -> Reason | None:
     if a == b:
         return None
     left, right = _seen(a), _seen(b)
-    if Counter(left.dates) != Counter(right.dates):
+    if left.dates != right.dates:
         return "date"
     if not _counted_alike(left.numbers, right.numbers):
         return "number"
@@ -89,10 +92,11 @@ def guard(a: str, b: str) -> Reason | None:
     return "order" if _turned(left, right) else None
 
 
-def key(text: str) -> Hashable:
+def key(text: str) -> bytes:
     """Texts with one key are the same to the guard: they differ in capitals and punctuation at most."""
     seen = _seen(text)
-    return seen.words, seen.numbers, seen.dates, seen.denials, seen.signs
+    parts = (seen.words, seen.numbers, seen.dates, seen.denials, sorted(seen.signs))
+    return sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
 
 
 def _seen(text: str) -> _Text:
@@ -127,10 +131,11 @@ def _read(text: str) -> _Text:
                 text[max(match.start() - 9, 0) : match.start()]
             )
             (starts if initial else names).append(plain)
-    signs = frozenset(c for c in text if c not in UNITS and c != "°" and unicodedata.category(c) in _SIGNS)
+    content = _content(words)
+    signs = frozenset(c for c in set(text) if c not in UNITS and c != "°" and unicodedata.category(c) in _SIGNS)
     return _Text(
-        tuple(words), frozenset(words), tuple(numbers), tuple(dates), _denials(text.casefold(), words), signs,
-        tuple(names), tuple(starts), cased,
+        tuple(words), frozenset(words), tuple(numbers), tuple(sorted(dates)), _denials(text.casefold(), words),
+        tuple(content), tuple(sorted(content)), signs, tuple(names), tuple(starts), cased,
     )  # fmt: skip
 
 
@@ -161,6 +166,8 @@ def _number(word: str, unit: str, numbers: list[tuple[str, str]], dates: list[st
 
 def _counted_alike(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> bool:
     """Whether the numbers are the same; one without a unit may be of any."""
+    if one == other:
+        return True
     return len(one) == len(other) and all(
         a == b and (not unit or not also or unit == also) for (a, unit), (b, also) in zip(one, other, strict=True)
     )
@@ -187,7 +194,7 @@ def _opposite(a: str, b: str) -> bool:
 
 def _turned(left: _Text, right: _Text) -> bool:
     """Whether the same words stand in another order that may say something else: who does it to whom, what is denied."""
-    if not _same_bag(left, right):
+    if left.bag != right.bag or left.content == right.content:
         return False
     if left.denials or not (left.cased and right.cased):
         return True
@@ -208,8 +215,10 @@ def _foreign(one: _Text, other: _Text) -> set[str]:
 
 def _new(words: Set[str], other: _Text) -> list[str]:
     """Those content words that the other text has in no form."""
+    if not words:
+        return []
     stems: dict[str, list[str]] = defaultdict(list)
-    for word in other.known if words else ():
+    for word in other.known:
         stems[word[:3]].append(word)
     return [w for w in _content(words) if not any(_inflected(w, known) for known in stems.get(w[:3], ()))]
 
@@ -224,8 +233,3 @@ def _inflected(a: str, b: str) -> bool:
 
 def _content(words: Iterable[str]) -> list[str]:
     return [w for w in words if w not in FUNCTION and w not in NEGATIONS and w not in FUNCTION_CHARACTERS]
-
-
-def _same_bag(left: _Text, right: _Text) -> bool:
-    one, other = _content(left.words), _content(right.words)
-    return one != other and Counter(one) == Counter(other)

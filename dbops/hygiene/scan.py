@@ -100,9 +100,13 @@ def _plan(
     meant: Sequence[tuple[str, str, float]], search: Search, decided: Any,
 ) -> ScopePlan:  # fmt: skip
     numbers: dict[str, int] = {}
+    texts: dict[str, int] = {}
     first = {b: a for a, b, similarity in alike if similarity == 1}
-    for id_, *_ in found:
-        numbers.setdefault(first.get(id_, id_), len(numbers))
+    for id_, _, hashed in found:
+        word_set = first.get(id_, id_)
+        # copies of one text are one, where it has no word set too
+        number = numbers.get(word_set, texts.get(hashed, len(numbers)))
+        numbers[word_set] = texts[hashed] = number
     rows = [Row(id_, text, hashed, numbers[first.get(id_, id_)]) for id_, text, hashed in found]
     # one that was deleted since the pairs were found has no number
     near = [(numbers[a], numbers[b], s) for a, b, s in alike if s < 1 and a in numbers and b in numbers]

@@ -219,9 +219,22 @@ class TestMeaning:
         remember(db, list(self.FACTS))
         assert manager(memory_url).scan(search=Search(semantic=0.9)).pairs == 0
 
-    def test_zero_vectors_are_near_nothing(self, db: Connection, memory_url: str) -> None:
-        remember(db, list(self.FACTS))
+    @pytest.mark.parametrize("both", [False, True])
+    @pytest.mark.parametrize("text", ["!!!", "word " * 15_000, "User adores cats"])
+    def test_copies_with_one_vector_are_found_with_a_word_set_or_without(
+        self, text: str, both: bool, db: Connection, memory_url: str
+    ) -> None:
+        remember(db, [text] * 3)
         for n in (1, 2, 3):
+            embed(db, uid(n), [1.0, 0.5])
+        library, search = manager(memory_url), Search(semantic=0.95, both=both)
+        assert library.scan(search=search).pairs == 3
+        library.dedupe(search=search)
+        assert marked(db) == {uid(2): uid(1), uid(3): uid(1)}
+
+    def test_zero_vectors_are_near_nothing(self, db: Connection, memory_url: str) -> None:
+        remember(db, [*self.FACTS, "!!!", "!!!"])
+        for n in (1, 2, 3, 4, 5):
             embed(db, uid(n), [0.0, 0.0])
         assert manager(memory_url).scan(search=Search(semantic=0.1)).pairs == 0
 

@@ -117,10 +117,10 @@ def test_long_texts_that_differ_in_much_are_for_a_person() -> None:
 
 def test_a_long_document_is_judged_in_time() -> None:
     one = " ".join(f"word{n} is here" for n in range(3000))
-    started = time.perf_counter()
+    started = time.process_time()
     assert guard(one, f"{one} more") is None
     assert guard(one, f"{one.replace('word7 ', 'word7x ')}") is not None
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_long_texts_are_not_kept() -> None:
