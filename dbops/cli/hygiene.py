@@ -86,7 +86,11 @@ def searching(function: Callable[..., Any]) -> Callable[..., Any]:
 def _search(values: dict[str, Any]) -> tuple[str | None, Search, Target | None]:
     """(user, search, table) from the options."""
     from dbops.hygiene import Search
+    from dbops.hygiene.session import without_nul
 
+    for name in ("other", "text", "scope", "keep", "action", "model"):
+        if values[name] is not None:
+            without_nul(values[name], f"--{'table' if name == 'other' else name}")
     if values["user"] is not None and values["everyone"]:
         raise click.UsageError("--user and --all exclude each other")
     names = ("threshold", "semantic", "both", "model", "cluster")

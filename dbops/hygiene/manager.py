@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -63,6 +63,7 @@ class HygieneManager:
     def scan(self, user: str | None = None, search: Search | None = None, *, target: Target | None = None) -> Plan:
         """What dedupe would do, of one user or of all; of another table with `target`. Changes nothing."""
         search = search or Search()
+        _refuse_no_text({"model": search.model} | (target.settings() if target else {}))
         with self._session("scan") as session:
             if target is not None:
                 from dbops.hygiene.table.scan import scan_table
@@ -77,6 +78,7 @@ class HygieneManager:
         target: Target | None = None,
     ) -> Done:  # fmt: skip
         """Carry out a plan of `scan`; without one, make it first. Nothing that changed since the plan is touched."""
+        _refuse_no_text(target.settings() if target else {})
         plan = plan or self.scan(user, search, target=target)
         with self._session("dedupe") as session:
             if target is not None:
@@ -167,3 +169,12 @@ class HygieneManager:
 
         with self._session("stats") as session:
             return Stats(history(session, limit), user_stats(session, user, limit))
+
+
+def _refuse_no_text(values: Mapping[str, str | None]) -> None:
+    """Raise UsageError for a text that PostgreSQL cannot take."""
+    from dbops.hygiene.session import without_nul
+
+    for name, text in values.items():
+        if text is not None:
+            without_nul(text, name)

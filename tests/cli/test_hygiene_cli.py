@@ -250,6 +250,13 @@ def test_any_table(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
         (("--table", "documents", "--text", "body; drop table x", "--action", "delete"), "is no expression"),
         (("--table", "documents", "--text", "body", "--action", "burn"), "--action 'burn' is unknown"),
         (("--user", "nobody"), "there is no user nobody"),
+        (("--user", "\udcff"), "the user is not valid Unicode"),
+        (("--semantic", "0.9", "--model", "\udcff"), "--model is not valid Unicode"),
+        (("--table", "\udcff", "--text", "body", "--action", "delete"), "--table is not valid Unicode"),
+        (("--table", "t", "--text", "'\udcff'", "--action", "delete"), "--text is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "mark:a='\udcff'"), "--action is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "delete", "--keep", "'\udcff'"), "--keep is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "delete", "--scope", "'\udcff'"), "--scope is not valid Unicode"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -115,6 +115,14 @@ class TestUsers:
         with pytest.raises(UsageError, match=r"NUL character|not valid Unicode"):
             manager(memory_url).scan(name)
 
+    def test_an_option_that_is_no_text(self, memory_url: str) -> None:
+        with pytest.raises(UsageError, match="text is not valid Unicode"):
+            manager(memory_url).scan(target=Target("notes", "'\ud800'", "delete"))
+        with pytest.raises(UsageError, match="model is not valid Unicode"):
+            manager(memory_url).scan(search=Search(semantic=0.9, model="\ud800"))
+        with pytest.raises(UsageError, match="model holds a NUL character"):
+            manager(memory_url).scan(search=Search(semantic=0.9, model="\0"))
+
 
 class TestReview:
     def test_an_update_goes_to_review_and_not_to_the_merge(self, db: Connection, memory_url: str) -> None:
