@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Sequence, Set
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dbops.hygiene.words import (
     DATES,
@@ -48,12 +47,12 @@ _SUFFIXES = {"", "s", "es", "d", "ed", "ing", "ly", "e", "n", "en", "er", "ne", 
 _PART = re.compile("|".join(NEGATING_PARTS))
 _MUCH = 10_000  # pairs of words that differ: past that, texts are not compared word by word
 _SIGNS = {"Sm", "Sc", "So"}  # of mathematics, currencies, and emoji
+_PLAIN = re.compile(r"[\w\s.,;:!?'\"()/-]*")
 _SHORT = 1000  # characters: what is longer is not kept in memory for long
 _CONTRACTED = {"cannot": ("can", "not"), "cant": ("can", "not"), "can't": ("can", "not")}
 
 
-@dataclass(frozen=True)
-class _Text:
+class _Text(NamedTuple):
     """What the guard sees of a text, in its order."""
 
     words: tuple[str, ...]  # lower-cased, without a possessive's ending
@@ -92,11 +91,11 @@ def guard(a: str, b: str) -> Reason | None:
     return "order" if _turned(left, right) else None
 
 
-def key(text: str) -> bytes:
+def key(text: str) -> Hashable:
     """Texts with one key are the same to the guard: they differ in capitals and punctuation at most."""
     seen = _seen(text)
-    parts = (seen.words, seen.numbers, seen.dates, seen.denials, sorted(seen.signs))
-    return sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
+    parts = (seen.words, seen.numbers, seen.dates, seen.denials, tuple(sorted(seen.signs)))
+    return parts if len(text) <= _SHORT else sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
 
 
 def _seen(text: str) -> _Text:
@@ -104,15 +103,15 @@ def _seen(text: str) -> _Text:
 
 
 def _read(text: str) -> _Text:
-    text = unicodedata.normalize("NFKC", text)
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-")
     cased = text not in (text.lower(), text.upper())
     words, dates, names, starts = list[str](), list[str](), list[str](), list[str]()
     numbers, end = list[tuple[str, str]](), 0
     for match in _WORD.finditer(text):
-        if match.start() < end:  # a number's unit
+        if end and match.start() < end:  # a number's unit
             continue
-        word = match[0].replace("’", "'").replace("−", "-")
-        plain = word.casefold()
+        word = match[0]
+        plain = folded = word.casefold()
         number = not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit())
         if number or plain in NUMBERS:
             unit, end = _unit(text, match)
@@ -121,18 +120,24 @@ def _read(text: str) -> _Text:
             else:
                 numbers.append((NUMBERS[plain], unit))
             continue
-        plain = plain.removesuffix("'s") if len(plain) > 3 else plain
+        if len(plain) > 3 and plain[-1] == "s":
+            plain = plain.removesuffix("'s")
         # a month or weekday; "may" and "march" are verbs as well, in lower case
-        if plain in DATES or plain.removesuffix("s") in DATES:
+        if plain in DATES or (plain[-1] == "s" and plain[:-1] in DATES):
             dates.append(plain.removesuffix("s"))
-        words.extend(_CONTRACTED.get(plain, (plain,)))
-        if cased and word != word.lower() and plain not in FUNCTION:
+        if plain in _CONTRACTED:
+            words += _CONTRACTED[plain]
+        else:
+            words.append(plain)
+        if cased and word != folded and word != word.lower() and plain not in FUNCTION:
             initial = word[1:] == word[1:].lower() and _SENTENCE_END.search(
                 text[max(match.start() - 9, 0) : match.start()]
             )
             (starts if initial else names).append(plain)
     content = _content(words)
-    signs = frozenset(c for c in set(text) if c not in UNITS and c != "°" and unicodedata.category(c) in _SIGNS)
+    # most texts have nothing else than these
+    rare = () if _PLAIN.fullmatch(text) else {*text} - {*UNITS, "°"}
+    signs = frozenset(c for c in rare if unicodedata.category(c) in _SIGNS)
     return _Text(
         tuple(words), frozenset(words), tuple(numbers), tuple(sorted(dates)), _denials(text.casefold(), words),
         tuple(content), tuple(sorted(content)), signs, tuple(names), tuple(starts), cased,
@@ -175,7 +180,9 @@ def _counted_alike(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, st
 
 def _denials(text: str, words: list[str]) -> int:
     """How often the text denies something: "ne … pas" does it once."""
-    found = sum(word.endswith("n't") or (word in NEGATIONS and word not in ("ne", "n")) for word in words)
+    found = 0
+    if "n't" in text or not NEGATIONS.isdisjoint(words):
+        found = sum(word.endswith("n't") or (word in NEGATIONS and word not in ("ne", "n")) for word in words)
     if not text.isascii():
         found += sum(word in NEGATING_CHARACTERS for word in words) + len(_PART.findall(text))
     return found or int(not NEGATIONS.isdisjoint(words))

@@ -76,7 +76,7 @@ class Graph:
 
         Nodes of one set go together and are not copied: 20,000 orders of the same words share one. `sets` narrows them.
         """
-        meant = self._meant.get(node, {}).items()
+        meant = self._meant[node].items() if node in self._meant else ()
         found: list[tuple[float, Kind, Iterable[int]]] = []
         if self.both:
             found = [(s, "text", (n,)) for n, _ in meant if (s := self._text(node, n)) is not None]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from dbops.errors import Blocked, DbopsError
-from dbops.hygiene import Search
+from dbops.hygiene import Search, scan
 from dbops.hygiene.table.model import Target
 from tests.hygiene import ANN, BOB, Connection, image, manager, marked, one, remember, uid
 
@@ -348,6 +349,69 @@ def test_a_pair_whose_acceptance_was_undone_is_open_again_though_the_undo_was_ki
     assert marked(db) == {}
     assert len(library.review()) == 1
     assert library.dedupe(search=search).marked == 0
+
+
+class TestAhead:
+    """The next portion is asked for while this one is planned."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scan, "_AT_ONCE", COPIES)
+
+    def slow(self, conn: Connection, user: str) -> None:
+        """The search takes a minute for this user."""
+        conn.execute(
+            "alter function find_duplicate_sets(uuid, double precision) rename to found_sets;"
+            "create function find_duplicate_sets(u uuid, t double precision) returns table (a uuid, b uuid, similarity double precision) "
+            f"language plpgsql set search_path = public as $$ begin if u = '{user}' then perform pg_sleep(60); end if; "
+            "return query select * from found_sets(u, t); end $$".encode()
+        )
+
+    def test_all_portions_come_in_their_order(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        assert [scope.scope for scope in manager(memory_url).scan().scopes] == users
+
+    @pytest.mark.parametrize("slow", [0, 3])
+    def test_ctrl_c_ends_it_and_the_server_stops(self, slow: int, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        self.slow(db, users[slow])
+        code = "from dbops.hygiene import HygieneManager, scan; import sys; scan._AT_ONCE = 5; HygieneManager(sys.argv[1]).scan()"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen([sys.executable, "-c", code, memory_url], env=environment, stderr=subprocess.PIPE)
+        asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+        try:
+            until(lambda: one(db, asleep) == 1)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=10)
+        finally:
+            process.kill()
+        assert b"KeyboardInterrupt" in stderr
+        assert one(db, asleep) == 0
+
+    def test_an_error_of_the_plan_stops_the_server(
+        self, db: Connection, memory_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        users = crowd(db)
+        self.slow(db, users[1])
+        monkeypatch.setattr(scan, "_plan", lambda *_: 1 / 0)
+        started = time.monotonic()
+        with pytest.raises(ZeroDivisionError):
+            manager(memory_url).scan()
+        assert time.monotonic() - started < 20
+
+    def test_an_error_of_the_server_is_told(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        self.slow(db, users[2])
+        with pytest.raises(DbopsError, match=r"the search: .*statement timeout"):
+            manager(memory_url, statement_timeout=0.5).scan()
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come true in 30 s")
 
 
 def plain(conn: Connection) -> str:
