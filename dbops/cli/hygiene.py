@@ -86,7 +86,11 @@ def searching(function: Callable[..., Any]) -> Callable[..., Any]:
 def _search(values: dict[str, Any]) -> tuple[str | None, Search, Target | None]:
     """(user, search, table) from the options."""
     from dbops.hygiene import Search
+    from dbops.hygiene.session import without_nul
 
+    for name in ("other", "text", "scope", "keep", "action", "model"):
+        if values[name] is not None:
+            without_nul(values[name], f"--{'table' if name == 'other' else name}")
     if values["user"] is not None and values["everyone"]:
         raise click.UsageError("--user and --all exclude each other")
     names = ("threshold", "semantic", "both", "model", "cluster")
@@ -129,7 +133,7 @@ def scan(out: Output, **values: Any) -> None:
 @YES
 @CONFIRM
 @common
-def dedupe(out: Output, dry_run: bool, yes: bool, word: str | None, **values: Any) -> None:
+def dedupe(out: Output, dry_run: bool, yes: bool, word: str | None, **values: Any) -> int:
     """Mark duplicates: the most important, most confident, newest of them stays active.
 
     Pairs that differ in a number, a date, a negation or a name go to `review`. `undo` takes the batch back.
@@ -143,13 +147,17 @@ def dedupe(out: Output, dry_run: bool, yes: bool, word: str | None, **values: An
     plan = library.scan(user, search, target=target)
     if dry_run:
         out.result(plan_document(plan), str(plan))
-        return
+        return 0
     out.say(str(plan))
-    if plan.marked:
-        verb = "delete" if target is not None and target.deletes else "mark"
-        out.confirm(f"{verb} {count(plan.marked, 'duplicate')} in {plan.table}", library.url, yes=yes, word=word)
+    verb = "delete" if plan.deletes else "mark"
+    what = (
+        f"{verb} {count(plan.marked, 'duplicate')}" if plan.marked else f"list {count(plan.review, 'pair')} to review"
+    )
+    if plan.marked or plan.review:
+        out.confirm(f"{what} in {plan.table}", library.url, yes=yes, word=word)
     done = library.dedupe(plan, target=target)
-    out.result(done_document(done), done_text(done, "marked" if target is None or not target.deletes else "deleted"))
+    out.result(done_document(done), done_text(done, "deleted" if plan.deletes else "marked"))
+    return 1 if done.failed else 0
 
 
 @command.command()
@@ -158,9 +166,16 @@ def dedupe(out: Output, dry_run: bool, yes: bool, word: str | None, **values: An
 @USER
 @click.option("--limit", type=click.IntRange(1), default=100, help="How many pairs (default 100).")
 @DRY_RUN
+@YES
+@CONFIRM
 @common
-def review(out: Output, verdict: str | None, ids: tuple[int, ...], user: str | None, limit: int, dry_run: bool) -> None:
+def review(
+    out: Output, verdict: str | None, ids: tuple[int, ...], user: str | None, limit: int, dry_run: bool, yes: bool,
+    word: str | None,
+) -> int:  # fmt: skip
     """Pairs that may be updates or contradictions; accept marks the second, reject keeps both for good.
+
+    Where the pair is of another table, accept does the --action of the run that found it.
 
     \b
     dbops hygiene review
@@ -169,17 +184,20 @@ def review(out: Output, verdict: str | None, ids: tuple[int, ...], user: str | N
     if verdict is not None and not ids:
         raise click.UsageError(f"review {verdict} needs the ID of a pair")
     library = manager(out)
-    items = library.review(user, limit=limit if verdict is None else 2**31 - 1)
+    items = library.review(user, limit=limit, ids=ids or None)
     if verdict is None or dry_run:
-        shown = tuple(item for item in items if verdict is None or item.id in ids)
-        out.result(review_document(shown), review_text(shown))
-        return
+        out.result(review_document(items), review_text(items))
+        return 0
     if verdict == "reject":
         rejected = library.reject(ids)
         out.result({"items": [], "rejected": rejected}, f"{rejected} rejected: they are not listed again")
-        return
+        return 0
+    out.say(review_text(items))
+    verb = "delete" if any(item.deletes for item in items) else "mark"
+    out.confirm(f"{verb} the second of {count(len(items), 'pair')}", library.url, yes=yes, word=word)
     done = library.accept(ids)
-    out.result(done_document(done) | {"items": []}, done_text(done, "marked"))
+    out.result(done_document(done) | {"items": []}, done_text(done, "deleted" if verb == "delete" else "marked"))
+    return 1 if done.failed else 0
 
 
 @command.command()
@@ -192,8 +210,10 @@ def review(out: Output, verdict: str | None, ids: tuple[int, ...], user: str | N
 @common
 def cleanup(
     out: Output, days: int, purge_after: int, user: str | None, dry_run: bool, yes: bool, word: str | None
-) -> None:
+) -> int:
     """Delete memories that were inactive for long, and expired blobs; a loser whose survivor is gone stays.
+
+    Without --user the ledgers of batches whose time is over go as well: those cannot be undone any more.
 
     \b
     dbops hygiene cleanup --days 180 --dry-run
@@ -202,13 +222,15 @@ def cleanup(
     plan = library.plan_cleanup(days, user=user)
     if dry_run:
         out.result(cleanup_document(plan), str(plan))
-        return
+        return 0
     out.say(str(plan))
-    if plan.users:
+    if not plan.empty:
         what = f"delete {count(plan.memories, 'memory')} and {count(plan.blobs, 'blob')}"
-        out.confirm(what, library.url, yes=yes, word=word)
+        for_good = f", and for good {plan.kept}" if plan.ledgers or plan.reviews else ""
+        out.confirm(what + for_good, library.url, yes=yes, word=word)
     done = library.cleanup_old_memories(days, plan=plan, purge_after=purge_after)
     out.result(done_document(done), done_text(done, "deleted"))
+    return 1 if done.failed else 0
 
 
 @command.command()
@@ -220,6 +242,8 @@ def cleanup(
 def undo(out: Output, batch: str, dry_run: bool, yes: bool, word: str | None) -> int:
     """Take a batch back: its rows are as they were. Exit 3 where some had changed since and were left as they are.
 
+    Exit 1 where it failed for a user: the others are done, and undo can be run again.
+
     \b
     dbops hygiene history
     dbops hygiene undo 6f1c54a2-8a2b-4a53-9d86-2f3a4a0f5d11
@@ -227,13 +251,16 @@ def undo(out: Output, batch: str, dry_run: bool, yes: bool, word: str | None) ->
     library = manager(out)
     plan = library.plan_undo(batch)
     if dry_run:
-        out.result({"batch": plan.batch, "restored": 0, "refused": [], "rows": plan.rows}, undo_plan_text(plan))
+        out.result(
+            {"batch": plan.batch, "restored": 0, "refused": [], "altered": [], "failed": [], "rows": plan.rows},
+            undo_plan_text(plan),
+        )
         return 0
     out.say(undo_plan_text(plan))
     out.confirm(f"take back batch {plan.batch}", library.url, yes=yes, word=word)
     undone = library.undo(batch)
     out.result(undo_document(undone), undo_text(undone))
-    return 3 if undone.refused else 0
+    return 1 if undone.failed else 3 if undone.refused else 0
 
 
 LIMIT = click.option("--limit", type=click.IntRange(1), default=50, help="How many batches or users (default 50).")

@@ -32,24 +32,39 @@ def done_document(done: Done) -> dict[str, Any]:
 
 
 def done_text(done: Done, what: str) -> str:
+    purged = [f"{count(done.purged, 'ledger')} removed for good"] if done.purged else []
     if done.batch is None:
-        return f"nothing to do among {count(done.rows, 'row')}"
+        return "\n".join(purged) or f"nothing to do among {count(done.rows, 'row')}"
     lines = [
+        *purged,
         f"{what} {count(done.marked, 'row')} of {done.rows} ({done.reduction:.1%}) in {duration(done.duration_ms)}; "
-        f"batch {done.batch}"
+        f"batch {done.batch}",
     ]
     if done.review:
         lines.append(f"{count(done.review, 'pair')} to review: dbops hygiene review")
     if done.skipped:
         more = f" and {len(done.skipped) - 5} more" if len(done.skipped) > 5 else ""
         lines.append(f"changed since the plan and left as they are: {', '.join(done.skipped[:5])}{more}")
-    return "\n".join(lines)
+    return "\n".join(lines + failed_lines(done))
+
+
+def failed_lines(done: Done | Undone) -> list[str]:
+    """Who has an error of his own, the first line of each."""
+    lines = [
+        f"failed: {'user ' if each.user else ''}{each.user or ''}: {first_line(each.reason)}" for each in done.failed
+    ]
+    return [*lines, "their rows are as they were, the others are done; mend that and run it again"] if lines else []
+
+
+def first_line(text: str) -> str:
+    return plain(text.partition("\n")[0])
 
 
 def cleanup_document(plan: CleanupPlan) -> dict[str, Any]:
     return {
         "batch": None, "users": len(plan.users), "pairs": 0, "marked": plan.memories + plan.blobs, "review": 0,
         "reduction": round(plan.memories / plan.rows, 6) if plan.rows else 0.0, "duration_ms": 0, "rows": plan.rows,
+        "ledgers": plan.ledgers, "reviews": plan.reviews,
     }  # fmt: skip
 
 
@@ -73,20 +88,25 @@ def review_text(items: tuple[Review, ...]) -> str:
     return "\n".join(lines) or "nothing to review"
 
 
+def plain(text: str) -> str:
+    """The text without what moves a terminal's cursor or colours it, or turns its direction: that is shown as \\x1b."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def _short(text: str) -> str:
-    line = " ".join(text.split())
+    line = plain(" ".join(text.split()))
     return line if len(line) <= 100 else f"{line[:99]}…"
 
 
 def undo_document(undone: Undone) -> dict[str, Any]:
-    refused, altered = ([asdict(each) for each in those] for those in (undone.refused, undone.altered))
-    return {"batch": undone.batch, "restored": undone.restored, "refused": refused, "altered": altered}
+    return asdict(undone)
 
 
 def undo_text(undone: Undone) -> str:
     lines = [f"{count(undone.restored, 'row')} as before batch {undone.batch}"]
     lines += [f"{each.id}: {each.reason}" for each in undone.altered]
-    return "\n".join(lines + [f"left as it is: {each.id}: {each.reason}" for each in undone.refused])
+    left = [f"left as it is: {each.id}: {each.reason}" for each in undone.refused]
+    return "\n".join(lines + left + failed_lines(undone))
 
 
 def undo_plan_text(plan: UndoPlan) -> str:
@@ -101,8 +121,8 @@ def batches_document(batches: tuple[Batch, ...]) -> dict[str, Any]:
 
 def batches_text(batches: tuple[Batch, ...]) -> str:
     lines = [
-        f"{batch.batch}  {batch.at:%Y-%m-%d %H:%M}  {batch.command:<8} {batch.marked:>8} marked  {batch.undone:>8} undone  "
-        f"by {batch.by}{'' if batch.finished else '  (not finished)'}"
+        f"{batch.batch}  {batch.at:%Y-%m-%d %H:%M}  {plain(batch.command):<8} {batch.marked:>8} marked  "
+        f"{batch.undone:>8} undone  by {plain(batch.by)}{'' if batch.finished else '  (not finished)'}"
         for batch in batches
     ]
     return "\n".join(lines) or "no batches yet"

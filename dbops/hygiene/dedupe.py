@@ -10,14 +10,15 @@ from typing import Any
 
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Done, Merge, Plan, ScopePlan, Tell
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Apart, Session
 from dbops.wording import count
 
 
 def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> Done:
     """Mark what the plan says. A loser or survivor that has changed since is left as it is, and told.
 
-    A run that is killed leaves whole users done and none half; the next plan has what is left.
+    A run that is killed leaves whole users done and none half; the next plan has what is left. A user for whom it fails
+    is named in `failed`, and the others are done.
     """
     started = time.monotonic()
     todo = [scope for scope in plan.scopes if scope.merges or scope.doubts]
@@ -26,17 +27,28 @@ def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> D
     settings = record.search_settings(plan.search)
     batch = record.begin(session, "dedupe", MEMORIES, settings, rows=plan.rows, pairs=plan.pairs)
     marked, users, review, skipped = 0, 0, 0, list[str]()
+    apart = Apart(session, len(todo))
     for number, scope in enumerate(todo, 1):
-        done, left = session.patiently(
-            f"user {scope.scope} (batch {batch})",
-            partial(_apply, session, batch, scope, json.dumps(settings)),
-        )
-        marked, users, review = marked + done, users + bool(done), review + len(scope.doubts)
-        skipped += left
+        act = partial(_apply, session, batch, scope, json.dumps(settings))
+        if applied := apart.run(scope.scope, f"user {scope.scope} (batch {batch})", act):
+            done, left = applied
+            marked, users, review = marked + done, users + bool(done), review + len(scope.doubts)
+            skipped += left
         if number % 100 == 0 or number == len(todo):
             tell(f"{number:,} of {count(len(todo), 'user')}, {count(marked, 'memory')} marked")
     record.end(session, batch)
-    return Done(batch, "dedupe", users, plan.pairs, marked, review, plan.rows, tuple(skipped), _since(started))
+    return Done(
+        batch,
+        "dedupe",
+        users,
+        plan.pairs,
+        marked,
+        review,
+        plan.rows,
+        tuple(skipped),
+        _since(started),
+        tuple(apart.failed),
+    )
 
 
 def _since(started: float) -> float:

@@ -1,17 +1,19 @@
 """The guard: whether two near-duplicates say different things, an update or a contradiction, and not the same twice.
 
-It compares numbers, dates, negations and names. A name is known by its capital; in a text without capitals (lower case,
-or a script that has none) any content word that stands for another one may be a name, and is taken as one.
+It compares numbers with their units, dates, negations, signs and names. A name is known by its capital; in a text
+without capitals (lower case, or a script that has none) any content word that stands for another one may be a name, and
+is taken as one.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence, Set
 from functools import lru_cache
-from typing import Literal
+from hashlib import sha256
+from typing import Literal, NamedTuple
 
 from dbops.hygiene.words import (
     DATES,
@@ -24,6 +26,7 @@ from dbops.hygiene.words import (
     NEGATIONS,
     NUMBERS,
     OPPOSITES,
+    UNITS,
 )
 
 Reason = Literal["number", "date", "negation", "name", "order", "word"]
@@ -37,20 +40,29 @@ _WORD = re.compile(
 )
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _DATE = re.compile(r"\d{4}-\d{1,2}(-\d{1,2})?|\d{1,2}[./]\d{1,2}[./]\d{2,4}|(19|20)\d\ds?")
+_UNIT = re.compile(r"\s?(?:([ap])\.\s?m\b|(°[cf]\b|[%$€£¥₹]|[^\W\d_]+))", re.IGNORECASE)
+_NUMBER = re.compile(r"([-\d.,:/]*\d)(.*)")
 _SENTENCE_END = re.compile(r"(?:^\s*|[.!?:…]\s+|[\"“«(]\s*)$")
 _SUFFIXES = {"", "s", "es", "d", "ed", "ing", "ly", "e", "n", "en", "er", "ne", "a", "ę", "ą", "y"}
+_PART = re.compile("|".join(NEGATING_PARTS))
 _MUCH = 10_000  # pairs of words that differ: past that, texts are not compared word by word
+_SIGNS = {"Sm", "Sc", "So"}  # of mathematics, currencies, and emoji
+_PLAIN = re.compile(r"[\w\s.,;:!?'\"()/-]*")
+_SHORT = 1000  # characters: what is longer is not kept in memory for long
 _CONTRACTED = {"cannot": ("can", "not"), "cant": ("can", "not"), "can't": ("can", "not")}
 
 
-@dataclass(frozen=True)
-class _Text:
+class _Text(NamedTuple):
     """What the guard sees of a text, in its order."""
 
     words: tuple[str, ...]  # lower-cased, without a possessive's ending
-    numbers: tuple[str, ...]
-    dates: tuple[str, ...]
-    denies: bool
+    known: frozenset[str]  # the words
+    numbers: tuple[tuple[str, str], ...]  # with what they count
+    dates: tuple[str, ...]  # sorted
+    denials: int
+    content: tuple[str, ...]  # the words that say something
+    bag: tuple[str, ...]  # these, sorted
+    signs: frozenset[str]
     names: tuple[str, ...]  # with a capital inside a sentence, or more than one capital
     starts: tuple[str, ...]  # with a capital that a sentence's start explains
     cased: bool
@@ -61,66 +73,119 @@ def guard(a: str, b: str) -> Reason | None:
     if a == b:
         return None
     left, right = _seen(a), _seen(b)
-    if Counter(left.dates) != Counter(right.dates):
+    if left.dates != right.dates:
         return "date"
-    if left.numbers != right.numbers:
+    if not _counted_alike(left.numbers, right.numbers):
         return "number"
-    if left.denies != right.denies:
+    if left.denials != right.denials:
         return "negation"
-    gone, come = set(left.words) - set(right.words), set(right.words) - set(left.words)
-    if len(gone) * len(come) > _MUCH:
+    gone, come = left.known - right.known, right.known - left.known
+    if len(gone) * len(come) > _MUCH or (left.signs - right.signs and right.signs - left.signs):
         return "word"
     if any(_opposite(a, b) for a in gone for b in come):
         return "negation"
     if _foreign(left, right) or _foreign(right, left):
         return "name"
-    if not (left.cased and right.cased) and _exchanged(left, right):
+    if not (left.cased and right.cased) and _new(gone, right) and _new(come, left):
         return "word"
     return "order" if _turned(left, right) else None
 
 
-@lru_cache(maxsize=4096)
+def key(text: str) -> Hashable:
+    """Texts with one key are the same to the guard: they differ in capitals and punctuation at most."""
+    seen = _seen(text)
+    parts = (seen.words, seen.numbers, seen.dates, seen.denials, tuple(sorted(seen.signs)))
+    return parts if len(text) <= _SHORT else sha256(repr(parts).encode("utf-8", "backslashreplace")).digest()
+
+
 def _seen(text: str) -> _Text:
-    text = unicodedata.normalize("NFKC", text)
+    return _seen_short(text) if len(text) <= _SHORT else _seen_long(text)
+
+
+def _read(text: str) -> _Text:
+    text = unicodedata.normalize("NFKC", text).replace("’", "'").replace("−", "-")
     cased = text not in (text.lower(), text.upper())
-    words, numbers, dates, names, starts = list[str](), list[str](), list[str](), list[str](), list[str]()
+    words, dates, names, starts = list[str](), list[str](), list[str](), list[str]()
+    numbers, end = list[tuple[str, str]](), 0
     for match in _WORD.finditer(text):
-        word = match[0].replace("’", "'").replace("−", "-")
-        plain = word.casefold()
-        if not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit()):
-            _number(plain, numbers, dates)
+        if end and match.start() < end:  # a number's unit
             continue
-        if plain in NUMBERS:
-            numbers.append(NUMBERS[plain])
+        word = match[0]
+        plain = folded = word.casefold()
+        number = not word[0].isalpha() and (word[0] in "+-" or word[0].isdigit())
+        if number or plain in NUMBERS:
+            unit, end = _unit(text, match)
+            if number:
+                _number(plain, unit, numbers, dates)
+            else:
+                numbers.append((NUMBERS[plain], unit))
             continue
-        plain = plain.removesuffix("'s") if len(plain) > 3 else plain
+        if len(plain) > 3 and plain[-1] == "s":
+            plain = plain.removesuffix("'s")
         # a month or weekday; "may" and "march" are verbs as well, in lower case
-        if plain in DATES or plain.removesuffix("s") in DATES:
+        if plain in DATES or (plain[-1] == "s" and plain[:-1] in DATES):
             dates.append(plain.removesuffix("s"))
-        words.extend(_CONTRACTED.get(plain, (plain,)))
-        if cased and word != word.lower() and plain not in FUNCTION:
+        if plain in _CONTRACTED:
+            words += _CONTRACTED[plain]
+        else:
+            words.append(plain)
+        if cased and word != folded and word != word.lower() and plain not in FUNCTION:
             initial = word[1:] == word[1:].lower() and _SENTENCE_END.search(
                 text[max(match.start() - 9, 0) : match.start()]
             )
             (starts if initial else names).append(plain)
+    content = _content(words)
+    # most texts have nothing else than these
+    rare = () if _PLAIN.fullmatch(text) else {*text} - {*UNITS, "°"}
+    signs = frozenset(c for c in rare if unicodedata.category(c) in _SIGNS)
     return _Text(
-        tuple(words), tuple(numbers), tuple(dates), _denies(text.casefold(), words), tuple(names), tuple(starts), cased
+        tuple(words), frozenset(words), tuple(numbers), tuple(sorted(dates)), _denials(text.casefold(), words),
+        tuple(content), tuple(sorted(content)), signs, tuple(names), tuple(starts), cased,
+    )  # fmt: skip
+
+
+_seen_short, _seen_long = lru_cache(4096)(_read), lru_cache(16)(_read)
+
+
+def _unit(text: str, match: re.Match[str]) -> tuple[str, int]:
+    """What a number counts, if that is known, and where it ends: "$9", "9 dollars", "10 p.m."."""
+    before = text[max(match.start() - 2, 0) : match.start()].strip()[-1:]
+    after = _UNIT.match(text, match.end())
+    word = f"{after[1]}.m" if after and after[1] else after[2] if after else ""
+    unit = UNITS.get(word.casefold(), "")
+    if unit and after:
+        return unit, after.end()
+    return UNITS.get(before, "") if not before.isalpha() else "", match.end()
+
+
+def _number(word: str, unit: str, numbers: list[tuple[str, str]], dates: list[str]) -> None:
+    value = _THOUSANDS.sub("", word.rstrip(".,:/-").removeprefix("+"))
+    value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
+    if _DATE.fullmatch(value):
+        dates.append(value)
+    elif (parts := _NUMBER.fullmatch(value)) and parts[2] in UNITS:
+        numbers.append((parts[1], UNITS[parts[2]]))
+    else:
+        numbers.append((value, unit))
+
+
+def _counted_alike(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> bool:
+    """Whether the numbers are the same; one without a unit may be of any."""
+    if one == other:
+        return True
+    return len(one) == len(other) and all(
+        a == b and (not unit or not also or unit == also) for (a, unit), (b, also) in zip(one, other, strict=True)
     )
 
 
-def _number(word: str, numbers: list[str], dates: list[str]) -> None:
-    value = _THOUSANDS.sub("", word.rstrip(".,:/-").removeprefix("+"))
-    value = "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in value)
-    (dates if _DATE.fullmatch(value) else numbers).append(value)
-
-
-def _denies(text: str, words: list[str]) -> bool:
-    """Whether the text denies anything: "ne … pas" and a doubled denial are one."""
-    if not NEGATIONS.isdisjoint(words) or "n't" in text or "n’t" in text:
-        return True
-    if text.isascii():
-        return False
-    return not NEGATING_CHARACTERS.isdisjoint(words) or any(part in text for part in NEGATING_PARTS)
+def _denials(text: str, words: list[str]) -> int:
+    """How often the text denies something: "ne … pas" does it once."""
+    found = 0
+    if "n't" in text or not NEGATIONS.isdisjoint(words):
+        found = sum(word.endswith("n't") or (word in NEGATIONS and word not in ("ne", "n")) for word in words)
+    if not text.isascii():
+        found += sum(word in NEGATING_CHARACTERS for word in words) + len(_PART.findall(text))
+    return found or int(not NEGATIONS.isdisjoint(words))
 
 
 def _opposite(a: str, b: str) -> bool:
@@ -136,9 +201,9 @@ def _opposite(a: str, b: str) -> bool:
 
 def _turned(left: _Text, right: _Text) -> bool:
     """Whether the same words stand in another order that may say something else: who does it to whom, what is denied."""
-    if not _same_bag(left, right):
+    if left.bag != right.bag or left.content == right.content:
         return False
-    if left.denies or not (left.cased and right.cased):
+    if left.denials or not (left.cased and right.cased):
         return True
     # "Anna on Monday" and "on Monday Anna" is one fact, "Bob introduced Alice" and the reverse are two
     people = {*left.names, *left.starts} & {*right.names, *right.starts} - DATES
@@ -147,17 +212,22 @@ def _turned(left: _Text, right: _Text) -> bool:
 
 def _foreign(one: _Text, other: _Text) -> set[str]:
     """The names of one text that the other one does not know."""
-    known = set(other.words)
-    found = {name for name in one.names if name not in known and name not in DATES}
+    found = {name for name in one.names if name not in other.known and name not in DATES}
     # "Alice likes tea" and "Bob likes tea", but not "Really likes tea" and "Likes tea"
-    replaced = not any(start in one.words for start in other.starts)
+    replaced = not any(start in one.known for start in other.starts)
     if replaced and other.starts:
-        found |= {s for s in one.starts if s not in known and s not in FUNCTION and not _inflected_in(s, known)}
+        found |= set(_new({start for start in one.starts if start not in other.known}, other))
     return found
 
 
-def _inflected_in(word: str, words: set[str]) -> bool:
-    return any(_inflected(word, other) for other in words)
+def _new(words: Set[str], other: _Text) -> list[str]:
+    """Those content words that the other text has in no form."""
+    if not words:
+        return []
+    stems: dict[str, list[str]] = defaultdict(list)
+    for word in other.known:
+        stems[word[:3]].append(word)
+    return [w for w in _content(words) if not any(_inflected(w, known) for known in stems.get(w[:3], ()))]
 
 
 def _inflected(a: str, b: str) -> bool:
@@ -168,18 +238,5 @@ def _inflected(a: str, b: str) -> bool:
     return stem >= 3 and a[stem:] in _SUFFIXES and b[stem:] in _SUFFIXES
 
 
-def _content(words: tuple[str, ...]) -> list[str]:
+def _content(words: Iterable[str]) -> list[str]:
     return [w for w in words if w not in FUNCTION and w not in NEGATIONS and w not in FUNCTION_CHARACTERS]
-
-
-def _exchanged(left: _Text, right: _Text) -> bool:
-    """Whether each text has content words that the other has in no form: without capitals, maybe a name."""
-    only_left = [w for w in _content(left.words) if w not in right.words and not _inflected_in(w, set(right.words))]
-    only_right = [w for w in _content(right.words) if w not in left.words and not _inflected_in(w, set(left.words))]
-    return bool(only_left and only_right)
-
-
-def _same_bag(left: _Text, right: _Text) -> bool:
-    return Counter(_content(left.words)) == Counter(_content(right.words)) and _content(left.words) != _content(
-        right.words
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -63,6 +63,7 @@ class HygieneManager:
     def scan(self, user: str | None = None, search: Search | None = None, *, target: Target | None = None) -> Plan:
         """What dedupe would do, of one user or of all; of another table with `target`. Changes nothing."""
         search = search or Search()
+        _refuse_no_text({"model": search.model} | (target.settings() if target else {}))
         with self._session("scan") as session:
             if target is not None:
                 from dbops.hygiene.table.scan import scan_table
@@ -77,6 +78,7 @@ class HygieneManager:
         target: Target | None = None,
     ) -> Done:  # fmt: skip
         """Carry out a plan of `scan`; without one, make it first. Nothing that changed since the plan is touched."""
+        _refuse_no_text(target.settings() if target else {})
         plan = plan or self.scan(user, search, target=target)
         with self._session("dedupe") as session:
             if target is not None:
@@ -93,12 +95,14 @@ class HygieneManager:
 
     # --- review ----------------------------------------------------------------------------------------
 
-    def review(self, user: str | None = None, *, limit: int = 100) -> tuple[Review, ...]:
-        """The pairs that wait for a person."""
-        from dbops.hygiene.review import listed
+    def review(
+        self, user: str | None = None, *, limit: int = 100, ids: Sequence[int] | None = None
+    ) -> tuple[Review, ...]:
+        """The pairs that wait for a person; with `ids` these. Raises UsageError for an id that is not open."""
+        from dbops.hygiene.review import listed, these
 
         with self._session("review") as session:
-            return listed(session, user, limit=limit)
+            return listed(session, user, limit=limit) if ids is None else these(session, ids)
 
     def accept(self, ids: Sequence[int]) -> Done:
         """These pairs are duplicates. Raises UsageError for an id that is not open."""
@@ -128,7 +132,7 @@ class HygieneManager:
     ) -> Done:
         """Delete memories that were inactive and unchanged for `days_old` days, and expired blobs.
 
-        `undo` brings them back for `purge_after` days.
+        `undo` brings them back for `purge_after` days. Without a user the ledgers of batches whose time is over go as well.
         """
         from dbops.hygiene.cleanup import carry_out
 
@@ -165,3 +169,12 @@ class HygieneManager:
 
         with self._session("stats") as session:
             return Stats(history(session, limit), user_stats(session, user, limit))
+
+
+def _refuse_no_text(values: Mapping[str, str | None]) -> None:
+    """Raise UsageError for a text that PostgreSQL cannot take."""
+    from dbops.hygiene.session import without_nul
+
+    for name, text in values.items():
+        if text is not None:
+            without_nul(text, name)

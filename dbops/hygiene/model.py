@@ -160,11 +160,17 @@ def _lines(scope: ScopePlan, done: str) -> list[str]:
 
 @dataclass(frozen=True)
 class CleanupPlan:
-    """What cleanup would delete: by user how many memories and how many expired blobs."""
+    """What cleanup would delete: by user how many memories and how many expired blobs, and what dbops kept of old batches."""
 
     days: int
     users: tuple[tuple[str, int, int], ...]
     rows: int  # memories that there are
+    ledgers: int = 0  # batches that can no more be undone afterwards: their time is over
+    reviews: int = 0  # open pairs of which a memory is gone or was marked
+
+    @property
+    def empty(self) -> bool:
+        return not (self.users or self.ledgers or self.reviews)
 
     @property
     def memories(self) -> int:
@@ -183,9 +189,25 @@ class CleanupPlan:
             f"  {user}: {count(memories, 'memory')}, {count(blobs, 'blob')}"
             for user, memories, blobs in self.users[:_SHOWN]
         ]
-        return "\n".join(
-            [head, *lines, *([f"  … and {len(self.users) - _SHOWN} more"] if len(self.users) > _SHOWN else [])]
+        more = [f"  … and {len(self.users) - _SHOWN} more"] if len(self.users) > _SHOWN else []
+        kept = [f"  for good: {self.kept}"] if self.ledgers or self.reviews else []
+        return "\n".join([head, *lines, *more, *kept])
+
+    @property
+    def kept(self) -> str:
+        """What goes for good of what dbops keeps itself."""
+        return (
+            f"{count(self.ledgers, 'ledger')} of batches whose time to be undone is over, "
+            f"{count(self.reviews, 'open review')} of memories that are gone"
         )
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A user for whom a batch failed, and why: his rows are as they were, and the others were done."""
+
+    user: str | None
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -201,6 +223,8 @@ class Done:
     rows: int
     skipped: tuple[str, ...] = ()
     duration_ms: float = 0.0
+    failed: tuple[Failed, ...] = ()
+    purged: int = 0  # batches whose ledger cleanup removed, for their time was over
 
     @property
     def reduction(self) -> float:
@@ -234,6 +258,7 @@ class Undone:
     restored: int
     refused: tuple[Refused, ...]
     altered: tuple[Refused, ...] = ()
+    failed: tuple[Failed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -250,6 +275,7 @@ class Review:
     kind: Kind
     reason: Reason
     state: Literal["open", "accepted", "rejected"]
+    deletes: bool = False  # what acceptance does to the second, else it is marked
 
 
 @dataclass(frozen=True)

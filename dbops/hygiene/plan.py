@@ -1,21 +1,22 @@
 """Clusters and who survives: a pure function of rows, pairs and what people have decided. No database is needed.
 
-Rows come in the survivors' order, the best first. Copies of one text are one node, so that 20,000 identical facts are one
-node and no 200 million pairs.
+Rows come in the survivors' order, the best first. Texts that differ in capitals and punctuation at most are one node, so
+that 20,000 identical facts are one node and no 200 million pairs.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-from dbops.hygiene.guard import Reason, guard
+from dbops.hygiene.guard import Reason, guard, key
 from dbops.hygiene.model import Doubt, Kind, Merge, Row, ScopePlan, Search
 
 Verdict = Literal["accepted", "rejected"]
 Decided = Mapping[frozenset[str], Verdict]  # by the two texts' hashes: a text that is changed is judged anew
-Near = tuple[float, Kind]
+Sets = Mapping[int, Iterable[int]]  # nodes by their word set
+_REFUSED = 10  # nodes of one word set that are not the same as a node: it is compared with no more of that set
 
 
 class Graph:
@@ -30,7 +31,7 @@ class Graph:
         both: bool = False,
     ) -> None:
         self.nodes: list[list[Row]] = []
-        self._sets: dict[int, list[int]] = defaultdict(list)
+        self.sets: dict[int, list[int]] = defaultdict(list)
         self._near_sets: dict[int, dict[int, float]] = defaultdict(dict)
         self._meant: dict[int, dict[int, float]] = defaultdict(dict)
         self.both = both
@@ -41,15 +42,19 @@ class Graph:
             self._mean(node_of.get(first), node_of.get(second), similarity)
 
     def _number(self, rows: Sequence[Row]) -> dict[str, int]:
-        numbers: dict[tuple[int | None, str], int] = {}
+        numbers: dict[Hashable, int] = {}
         node_of: dict[str, int] = {}
         for row in rows:
-            # texts without a word set are compared by meaning only, copies are copies all the same
-            number = numbers.setdefault((row.words, row.hash), len(self.nodes))
+            copy = (row.words, row.hash)
+            number = numbers.get(copy)
+            if number is None:
+                # without a word set, and with `both`, a text that differs in anything is compared by its own meaning
+                alike = copy if self.both or row.words is None else (row.words, key(row.text))
+                number = numbers[copy] = numbers.setdefault(alike, len(self.nodes))
             if number == len(self.nodes):
                 self.nodes.append([])
                 if row.words is not None:
-                    self._sets[row.words].append(number)
+                    self.sets[row.words].append(number)
             self.nodes[number].append(row)
             node_of[row.id] = number
         return node_of
@@ -59,25 +64,43 @@ class Graph:
             return
         self._meant[a][b] = self._meant[b][a] = max(similarity, self._meant[a].get(b, 0.0))
 
-    def neighbours(self, node: int) -> dict[int, Near]:
-        """The nodes near this one, with how near and by what."""
-        found: dict[int, Near] = {}
-        own = self.nodes[node][0].words
-        if own is not None:
-            for words, similarity in ((own, 1.0), *self._near_sets.get(own, {}).items()):
-                found |= {other: (similarity, "text") for other in self._sets.get(words, ()) if other != node}
-        meant = self._meant.get(node, {})
+    def _text(self, a: int, b: int) -> float | None:
+        """How near two nodes' word sets are; None where they are not."""
+        one, other = self.nodes[a][0].words, self.nodes[b][0].words
+        if one is None or other is None:
+            return None
+        return 1.0 if one == other else self._near_sets.get(one, {}).get(other)
+
+    def near(self, node: int, sets: Sets | None = None) -> list[tuple[float, Kind, Iterable[int]]]:
+        """(how near, by what, nodes) for this node and the sets near it, the nearest first; its own holds itself.
+
+        Nodes of one set go together and are not copied: 20,000 orders of the same words share one. `sets` narrows them.
+        """
+        meant = self._meant[node].items() if node in self._meant else ()
+        found: list[tuple[float, Kind, Iterable[int]]] = []
         if self.both:
-            return {other: near for other, near in found.items() if other in meant}
-        for other, similarity in meant.items():
-            found.setdefault(other, (similarity, "semantic"))
-        return found
+            found = [(s, "text", (n,)) for n, _ in meant if (s := self._text(node, n)) is not None]
+        else:
+            own, sets = self.nodes[node][0].words, self.sets if sets is None else sets
+            if own is not None:
+                alike = {own: 1.0} | self._near_sets.get(own, {})
+                found = [(s, "text", sets.get(words, ())) for words, s in alike.items()]
+            found += [(s, "semantic", (n,)) for n, s in meant if self._text(node, n) is None]
+        return sorted(found, key=lambda each: -each[0])
 
     def pairs(self) -> int:
         """How many pairs of rows are near each other, copies included; none is made."""
         sizes = [len(node) for node in self.nodes]
-        within = sum(size * (size - 1) for size in sizes)
-        return (within + sum(sizes[n] * sizes[m] for n in range(len(sizes)) for m in self.neighbours(n))) // 2
+        twice = sum(size * (size - 1) for size in sizes)
+        for a, others in self._meant.items():
+            twice += sum(sizes[a] * sizes[b] for b in others if (self._text(a, b) is not None) == self.both)
+        if self.both:
+            return twice // 2
+        rows = {words: sum(sizes[n] for n in nodes) for words, nodes in self.sets.items()}
+        for words, nodes in self.sets.items():
+            twice += rows[words] ** 2 - sum(sizes[n] ** 2 for n in nodes)
+            twice += sum(rows[words] * rows.get(other, 0) for other in self._near_sets.get(words, ()))
+        return twice // 2
 
 
 def plan_scope(
@@ -113,6 +136,8 @@ class _Judge:
         self.graph, self.decided = graph, decided
 
     def verdict(self, a: int, b: int) -> Verdict | None:
+        if not self.decided:
+            return None
         return self.decided.get(frozenset((self.graph.nodes[a][0].hash, self.graph.nodes[b][0].hash)))
 
     def doubt(self, a: int, b: int) -> Reason | None:
@@ -126,17 +151,49 @@ class _Judge:
         return verdict == "accepted" or (verdict is None and self.doubt(a, b) is None)
 
 
+class _Left:
+    """The nodes that are in no cluster yet."""
+
+    def __init__(self, graph: Graph, judge: _Judge) -> None:
+        self.graph, self.judge = graph, judge
+        self.nodes = dict.fromkeys(range(len(graph.nodes)))
+        self.sets = {words: dict.fromkeys(nodes) for words, nodes in graph.sets.items()}
+
+    def __iter__(self) -> Iterator[int]:
+        """Each in its turn, and taken."""
+        for node in range(len(self.graph.nodes)):
+            if node in self.nodes:
+                self._take([node])
+                yield node
+
+    def take_same(self, node: int) -> list[int]:
+        """Those near the node that are the same, taken."""
+        found = [n for *_, nodes in self.graph.near(node, self.sets) for n in self._same(node, nodes)]
+        self._take(found)
+        return sorted(set(found))
+
+    def _same(self, node: int, others: Iterable[int]) -> Iterator[int]:
+        refused = 0
+        for other in others:
+            if other not in self.nodes:
+                continue
+            if self.judge.same(node, other):
+                yield other
+            elif (refused := refused + 1) == _REFUSED:
+                return
+
+    def _take(self, nodes: Iterable[int]) -> None:
+        for node in nodes:
+            self.nodes.pop(node, None)
+            words = self.graph.nodes[node][0].words
+            if words is not None:
+                self.sets[words].pop(node, None)
+
+
 def _stars(graph: Graph, judge: _Judge) -> dict[int, list[int]]:
     """Each survivor with those of its neighbours that no better one took."""
-    taken: set[int] = set()
-    clusters: dict[int, list[int]] = {}
-    for node in range(len(graph.nodes)):
-        if node in taken:
-            continue
-        losers = sorted(n for n in graph.neighbours(node) if n > node and n not in taken and judge.same(node, n))
-        taken.update(losers)
-        clusters[node] = losers
-    return clusters
+    left = _Left(graph, judge)
+    return {node: left.take_same(node) for node in left}
 
 
 def _components(graph: Graph, judge: _Judge) -> dict[int, list[int]]:
@@ -145,22 +202,18 @@ def _components(graph: Graph, judge: _Judge) -> dict[int, list[int]]:
     for members in _connected(graph, judge):
         while members:
             survivor, *rest = members
-            clusters[survivor] = [n for n in rest if judge.same(survivor, n)]
-            members = [n for n in rest if n not in set(clusters[survivor])]
+            clusters[survivor], members = [], []
+            for node in rest:
+                (clusters[survivor] if judge.same(survivor, node) else members).append(node)
     return clusters
 
 
 def _connected(graph: Graph, judge: _Judge) -> Iterable[list[int]]:
-    seen: set[int] = set()
-    for node in range(len(graph.nodes)):
-        if node in seen:
-            continue
-        seen.add(node)
+    left = _Left(graph, judge)
+    for node in left:
         members, edge = [node], [node]
         while edge:
-            at = edge.pop()
-            new = [n for n in graph.neighbours(at) if n not in seen and judge.same(at, n)]
-            seen.update(new)
+            new = left.take_same(edge.pop())
             members += new
             edge += new
         yield sorted(members)
@@ -175,8 +228,23 @@ def _merge(graph: Graph, survivor: int, losers: Sequence[int]) -> Merge:
 
 
 def _doubts(graph: Graph, judge: _Judge, clusters: Mapping[int, Sequence[int]]) -> Iterable[Doubt]:
-    """The pairs of survivors that are near each other and that only the guard keeps apart."""
+    """For each survivor the nearest other one that only the guard keeps apart from it: at most as many as survivors."""
+    sets = {words: [n for n in nodes if n in clusters] for words, nodes in graph.sets.items()}
+    found: dict[tuple[int, int], Doubt] = {}
     for node in clusters:
-        for other, (similarity, kind) in sorted(graph.neighbours(node).items()):
-            if other > node and other in clusters and (reason := judge.doubt(node, other)):
-                yield Doubt(graph.nodes[node][0].ref, graph.nodes[other][0].ref, similarity, kind, reason)
+        for similarity, kind, others in graph.near(node, sets):
+            other, reason = _doubted(judge, node, (n for n in others if n in clusters and n != node))
+            if reason:
+                a, b = sorted((node, other))
+                doubt = Doubt(graph.nodes[a][0].ref, graph.nodes[b][0].ref, similarity, kind, reason)
+                found.setdefault((a, b), doubt)
+                break
+    return found.values()
+
+
+def _doubted(judge: _Judge, node: int, others: Iterable[int]) -> tuple[int, Reason | None]:
+    """The first of the others that the guard keeps apart, and why."""
+    for other in others:
+        if reason := judge.doubt(node, other):
+            return other, reason
+    return node, None

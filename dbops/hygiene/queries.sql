@@ -77,20 +77,48 @@ select public.cleanup_expired_blobs(%(user)s::uuid, %(batch)s::uuid, %(limit)s::
 -- name: memory_count
 select pg_catalog.count(*) from public.user_memories m where %(user)s::uuid is null or m.user_id = %(user)s;
 
+-- name: memories_over
+-- batches whose time is over and that still have a ledger
+select distinct r.batch from dbops.hygiene_runs r join public.hygiene_batches b on b.id = r.batch where r.purge_after < pg_catalog.now();
+
+-- name: saved_over
+select r.batch from dbops.hygiene_runs r
+where r.purge_after < pg_catalog.now() and exists (select from dbops.hygiene_saved s where s.batch = r.batch);
+
+-- name: purge_changes
+-- (the purges and what follows them: a portion, so that no transaction is long)
+delete from public.hygiene_changes c using (
+  select c.user_id, c.batch, c.seq from public.hygiene_batches b
+  join public.hygiene_changes c on c.user_id = b.user_id and c.batch = b.id
+  where b.id = any (%(batches)s::uuid[]) limit %(limit)s) x
+where c.user_id = x.user_id and c.batch = x.batch and c.seq = x.seq;
+
+-- name: purge_batches
+-- when their changes are gone; the notes that they were undone go with them
+delete from public.hygiene_batches b using (
+  select b.user_id, b.id from public.hygiene_batches b where b.id = any (%(batches)s::uuid[]) limit %(limit)s) x
+where b.user_id = x.user_id and b.id = x.id;
+
+-- name: purge_saved
+delete from dbops.hygiene_saved s using (
+  select s.batch, s.seq from dbops.hygiene_saved s where s.batch = any (%(batches)s::uuid[]) limit %(limit)s) x
+where s.batch = x.batch and s.seq = x.seq;
+
 -- name: orphan_reviews
 -- pairs that wait for a person, of which a memory is gone or was marked meanwhile
-delete from dbops.hygiene_reviews r
+select pg_catalog.count(*) from dbops.hygiene_reviews r
 where r.table_name = 'public.user_memories' and r.state = 'open'
   and (select pg_catalog.count(*) from public.user_memories m
        where m.user_id = r.scope::uuid and m.id in (r.a::uuid, r.b::uuid) and m.is_active) < 2;
 
--- name: purge
--- the ledger of batches whose time is over; their changes go with them
-delete from public.hygiene_batches b using dbops.hygiene_runs r
-where r.batch = b.id and r.purge_after < pg_catalog.now();
-
--- name: purge_saved
-delete from dbops.hygiene_saved s using dbops.hygiene_runs r where r.batch = s.batch and r.purge_after < pg_catalog.now();
+-- name: purge_reviews
+delete from dbops.hygiene_reviews d using (
+  select r.id from dbops.hygiene_reviews r
+  where r.table_name = 'public.user_memories' and r.state = 'open'
+    and (select pg_catalog.count(*) from public.user_memories m
+         where m.user_id = r.scope::uuid and m.id in (r.a::uuid, r.b::uuid) and m.is_active) < 2
+  limit %(limit)s) x
+where d.id = x.id;
 
 -- name: batch_users
 select b.user_id, exists (select from public.hygiene_batches u where u.user_id = b.user_id and u.undoes = b.id)
@@ -245,11 +273,12 @@ set a = excluded.a, b = excluded.b, a_hash = excluded.a_hash, b_hash = excluded.
 where r.state = 'open';
 
 -- name: reviews
--- of memories: those of which both are active and say what they said
-select r.id, r.table_name, r.scope, r.a, r.b, r.a_hash, r.b_hash, r.similarity, r.kind, r.reason, r.state, r.found_by
-from dbops.hygiene_reviews r
+-- a portion, by id; last, whether acceptance deletes
+select r.id, r.table_name, r.scope, r.a, r.b, r.a_hash, r.b_hash, r.similarity, r.kind, r.reason, r.state, r.found_by,
+  coalesce(f.settings #>> '{target,action}' = 'delete', false)
+from dbops.hygiene_reviews r join dbops.hygiene_runs f on f.batch = r.found_by
 where (%(ids)s::bigint[] is null or r.id = any (%(ids)s)) and (%(state)s::text is null or r.state = %(state)s)
-  and (%(scope)s::text is null or r.scope = %(scope)s)
+  and (%(scope)s::text is null or r.scope = %(scope)s) and r.id > %(after)s::bigint
 order by r.id limit %(limit)s;
 
 -- name: review_texts
@@ -269,3 +298,7 @@ where id = any (%(ids)s::bigint[]);
 -- an acceptance that was undone is to be judged again
 update dbops.hygiene_reviews set state = 'open', decided_at = null, decided_by = null, decided_in = null
 where decided_in = %(batch)s::uuid;
+
+-- name: reopen_user
+update dbops.hygiene_reviews set state = 'open', decided_at = null, decided_by = null, decided_in = null
+where decided_in = %(batch)s::uuid and scope = %(user)s::text;

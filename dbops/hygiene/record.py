@@ -16,6 +16,7 @@ from dbops.hygiene.plan import Verdict
 from dbops.hygiene.session import ROOM, Session
 from dbops.sql import queries
 
+KEPT = 30  # days that a batch can be undone
 TABLES = ("hygiene_runs", "hygiene_saved", "hygiene_reviews")
 
 
@@ -46,7 +47,7 @@ def ensure(session: Session) -> None:
 
 def begin(
     session: Session, command: str, table: str, settings: Mapping[str, Any], *, rows: int = 0, pairs: int = 0,
-    undoes: str | None = None, purge_after: int | None = None,
+    undoes: str | None = None, purge_after: int = KEPT,
 ) -> str:  # fmt: skip
     """Record a run; its batch. Committed before the first change, so that a run that is killed is on record."""
     values = {"command": command, "table": table, "settings": json.dumps(settings), "undoes": undoes, "rows": rows}

@@ -10,28 +10,42 @@ from typing import Any
 from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Done, Merge, Ref, Review
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Apart, Session
 
-_MOST = 2**31 - 1
+_AT_ONCE = 500
 
 
 def listed(session: Session, user: str | None = None, *, limit: int = 100) -> tuple[Review, ...]:
     """The open pairs of which both rows are there and say what they said, the oldest first; of one user or of all."""
+    reviews = list[Review]()
     with session.transaction(read_only=True):
         memories = session.rows("memory_schema")[0][0]
         if not record.exists(session):
             session.require_memories()
             return ()
-        values = {"ids": None, "state": "open", "scope": session.user(user) if memories else user, "limit": _MOST}
-        found = session.rows("reviews", values)
-        texts = _texts(session, [row for row in found if row[1] == MEMORIES]) if memories else {}
-        others = {row[1] for row in found} - {MEMORIES}
-        for table in sorted(others):
-            from dbops.hygiene.table.review import review_texts
+        values = {"ids": None, "state": "open", "scope": session.user(user) if memories else user, "limit": _AT_ONCE}
+        after = 0
+        # a portion may be of pairs that are out of date: the next one then
+        while len(reviews) < limit and (found := session.rows("reviews", values | {"after": after})):
+            reviews += _as_they_are(session, found, memories=memories)
+            after = found[-1][0]
+    return tuple(reviews[:limit])
 
-            texts |= review_texts(session, [row for row in found if row[1] == table])
-    reviews = [_review(row, texts) for row in found]
-    return tuple(review for review in reviews if review)[:limit]
+
+def these(session: Session, ids: Sequence[int]) -> tuple[Review, ...]:
+    """The same of these pairs. Raises UsageError for an id that is not on the list or was decided."""
+    with session.transaction(read_only=True):
+        found = _open(session, ids)
+        return tuple(_as_they_are(session, found, memories=session.rows("memory_schema")[0][0]))
+
+
+def _as_they_are(session: Session, found: Sequence[tuple[Any, ...]], *, memories: bool) -> list[Review]:
+    texts = _texts(session, [row for row in found if row[1] == MEMORIES]) if memories else {}
+    for table in sorted({row[1] for row in found} - {MEMORIES}):
+        from dbops.hygiene.table.review import review_texts
+
+        texts |= review_texts(session, [row for row in found if row[1] == table])
+    return [review for row in found if (review := _review(row, texts))]
 
 
 Texts = dict[tuple[str | None, str], tuple[str, str]]  # (text, hash) by scope and id
@@ -45,11 +59,11 @@ def _texts(session: Session, found: Sequence[tuple[Any, ...]]) -> Texts:
 
 
 def _review(row: tuple[Any, ...], texts: Texts) -> Review | None:
-    id_, table, scope, a, b, a_hash, b_hash, similarity, kind, reason, state, _ = row
+    id_, table, scope, a, b, a_hash, b_hash, similarity, kind, reason, state, _, deletes = row
     one, other = texts.get((scope, a), ("", "")), texts.get((scope, b), ("", ""))
     if (one[1], other[1]) != (a_hash, b_hash):
         return None
-    return Review(id_, table, scope, a, b, (one[0], other[0]), similarity, kind, reason, state)
+    return Review(id_, table, scope, a, b, (one[0], other[0]), similarity, kind, reason, state, deletes)
 
 
 def accept(session: Session, ids: Sequence[int]) -> Done:
@@ -70,13 +84,16 @@ def accept(session: Session, ids: Sequence[int]) -> Done:
         return accept_table(session, found)
     batch = record.begin(session, "review", MEMORIES, {"accepted": list(ids)})
     marked, skipped, users = 0, list[str](), set[str]()
+    apart = Apart(session, len(found))
     for row in found:
-        done = session.patiently(f"pair {row[0]} (batch {batch})", partial(_accept, session, batch, row))
-        marked += done
+        done = apart.run(row[2], f"pair {row[0]} (batch {batch})", partial(_accept, session, batch, row))
+        marked += done or 0
         users |= {row[2]} if done else set()
-        skipped += [] if done else [row[4]]
+        skipped += [row[4]] if done == 0 else []
     record.end(session, batch)
-    return Done(batch, "review", len(users), len(found), marked, 0, len(found), tuple(skipped))
+    return Done(
+        batch, "review", len(users), len(found), marked, 0, len(found), tuple(skipped), failed=tuple(apart.failed)
+    )
 
 
 def _accept(session: Session, batch: str, row: tuple[Any, ...]) -> int:
@@ -107,7 +124,7 @@ def reject(session: Session, ids: Sequence[int]) -> int:
 
 def _open(session: Session, ids: Sequence[int]) -> list[tuple[Any, ...]]:
     known = record.exists(session)
-    values = {"ids": list(ids), "state": None, "scope": None, "limit": _MOST}
+    values = {"ids": list(ids), "state": None, "scope": None, "after": 0, "limit": None}
     found = {row[0]: row for row in session.rows("reviews", values)} if known else {}
     missing = [id_ for id_ in ids if id_ not in found]
     decided = [row for row in found.values() if row[10] != "open"]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from dbops.errors import UsageError
 from dbops.hygiene import record
@@ -16,6 +18,8 @@ from dbops.hygiene.semantic import semantic_pairs
 from dbops.hygiene.session import Session
 from dbops.wording import count
 
+T = TypeVar("T")
+_Pairs = dict[str, list[tuple[str, str, float]]]  # by user
 _AT_ONCE = 20_000  # memories that one question to the server is about
 
 
@@ -34,10 +38,15 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
     sizes = {str(name): size for name, size, _ in found}
     scopes: list[ScopePlan] = []
     searched = 0
-    for users in _portions({name: size for name, size in sizes.items() if size > 1}):
-        scopes += session.patiently("the search", partial(_scopes, session, search, users))
-        searched += sum(sizes[name] for name in users)
-        tell(f"{searched:,} of {count(sum(sizes.values()), 'memory')} searched")
+    portions = list(_portions({name: size for name, size in sizes.items() if size > 1}))
+    with _ahead(session, [partial(_found, session, search, users) for users in portions]) as answers:
+        for users, (rows, alike, meant, decided) in zip(portions, answers, strict=True):
+            plans = [
+                _plan(user, rows[user], alike.get(user, []), meant.get(user, []), search, decided) for user in rows
+            ]
+            scopes += [plan for plan in plans if plan.pairs]
+            searched += sum(sizes[name] for name in users)
+            tell(f"{searched:,} of {count(sum(sizes.values()), 'memory')} searched")
     unread = sum(missing for *_, missing in found)
     note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
     return Plan(
@@ -64,8 +73,37 @@ def _portions(sizes: dict[str, int]) -> Iterator[list[str]]:
         yield portion
 
 
-def _scopes(session: Session, search: Search, users: Sequence[str]) -> list[ScopePlan]:
-    """The plans of those users who have pairs."""
+@contextmanager
+def _ahead(session: Session, questions: Sequence[Callable[[], T]]) -> Iterator[Iterator[T]]:
+    """The answers in their order; a thread asks the next question while the caller works on an answer.
+
+    Nothing else may use the session meanwhile. Where the caller ends early (Ctrl-C), what the server does is cancelled.
+    """
+    import psycopg
+
+    with ThreadPoolExecutor(1) as pool:
+        asked = [pool.submit(session.patiently, "the search", question) for question in questions[:1]]
+
+        def answers() -> Iterator[T]:
+            for number in range(1, len(questions) + 1):
+                answer = asked[0].result()
+                asked[:] = [pool.submit(session.patiently, "the search", q) for q in questions[number : number + 1]]
+                yield answer
+
+        try:
+            yield answers()
+        finally:
+            # again and again, for once may hit the moment between two statements
+            while asked and not asked[0].done():
+                with suppress(psycopg.Error):
+                    session.conn.cancel_safe(timeout=1)
+                wait(asked, timeout=0.1)
+
+
+def _found(
+    session: Session, search: Search, users: Sequence[str]
+) -> tuple[dict[str, list[tuple[str, str, str]]], _Pairs, _Pairs, Any]:
+    """Of these users, those who have pairs: their rows, the pairs by text and by meaning, what people have decided."""
     with session.transaction(read_only=True):
         alike = _alike(session, search, users)
         meant = semantic_pairs(session, users, search.semantic, search.model) if search.semantic is not None else {}
@@ -73,12 +111,10 @@ def _scopes(session: Session, search: Search, users: Sequence[str]) -> list[Scop
             user: {id_ for a, b, _ in [*alike.get(user, ()), *meant.get(user, ())] for id_ in (a, b)} for user in users
         }
         rows = _rows(session, found)
-        decided = record.decided(session, MEMORIES, users)
-    plans = [_plan(user, rows[user], alike.get(user, []), meant.get(user, []), search, decided) for user in rows]
-    return [plan for plan in plans if plan.pairs]
+        return rows, alike, meant, record.decided(session, MEMORIES, users)
 
 
-def _alike(session: Session, search: Search, users: Sequence[str]) -> dict[str, list[tuple[str, str, float]]]:
+def _alike(session: Session, search: Search, users: Sequence[str]) -> _Pairs:
     pairs: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     for user, a, b, similarity in session.rows("sets", {"users": list(users), "threshold": search.threshold}):
         pairs[str(user)].append((str(a), str(b), similarity))
@@ -100,9 +136,13 @@ def _plan(
     meant: Sequence[tuple[str, str, float]], search: Search, decided: Any,
 ) -> ScopePlan:  # fmt: skip
     numbers: dict[str, int] = {}
+    texts: dict[str, int] = {}
     first = {b: a for a, b, similarity in alike if similarity == 1}
-    for id_, *_ in found:
-        numbers.setdefault(first.get(id_, id_), len(numbers))
+    for id_, _, hashed in found:
+        word_set = first.get(id_, id_)
+        # copies of one text are one, where it has no word set too
+        number = numbers.get(word_set, texts.get(hashed, len(numbers)))
+        numbers[word_set] = texts[hashed] = number
     rows = [Row(id_, text, hashed, numbers[first.get(id_, id_)]) for id_, text, hashed in found]
     # one that was deleted since the pairs were found has no number
     near = [(numbers[a], numbers[b], s) for a, b, s in alike if s < 1 and a in numbers and b in numbers]

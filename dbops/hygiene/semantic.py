@@ -22,22 +22,36 @@ def semantic_pairs(
 ) -> dict[str, list[tuple[str, str, float]]]:
     """By user the pairs of memories whose cosine similarity is at least `threshold`, within each model.
 
-    Zero vectors and those with NaN are near nothing. Copies with one text and one vector make one pair with the others.
+    Zero vectors and those with NaN are near nothing. Of copies with one text and one vector the first stands for all:
+    it makes a pair with each of them, and the pairs with others.
     """
     pairs: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
-    for user, ids, data in _vectors(session, users, model):
+    for user, copies, data in _vectors(session, users, model):
         vectors = _matrix(data)
-        pairs[user] += [(ids[a], ids[b], similarity) for a, b, similarity in near(vectors, threshold)]
+        pairs[user] += [(copies[a][0], copies[b][0], similarity) for a, b, similarity in near(vectors, threshold)]
+        pairs[user] += [
+            (ids[0], copy, 1.0)
+            for ids, vector in zip(copies, vectors, strict=True)
+            if _points(vector)
+            for copy in ids[1:]
+        ]
     return pairs
 
 
-def _vectors(session: Session, users: Sequence[str], model: str | None) -> Iterator[tuple[str, list[str], list[bytes]]]:
-    """(user, memory ids, vectors as PostgreSQL sends them) for each user and model."""
+def _points(vector: NDArray[np.float64]) -> bool:
+    """Whether it points anywhere: neither zero nor NaN."""
+    return bool(0 < (vector * vector).sum() < float("inf"))
+
+
+def _vectors(
+    session: Session, users: Sequence[str], model: str | None
+) -> Iterator[tuple[str, list[list[str]], list[bytes]]]:
+    """(user, memory ids of one text and vector, vectors as PostgreSQL sends them) for each user and model."""
     with session.conn.cursor(binary=True) as cursor:
         cursor.execute(queries(ROOM)["vectors"], {"users": list(users), "model": model})
-        groups: dict[tuple[Any, str], dict[tuple[str, bytes], str]] = defaultdict(dict)
+        groups: dict[tuple[Any, str], dict[tuple[str, bytes], list[str]]] = defaultdict(lambda: defaultdict(list))
         for user, name, memory, text, vector in cursor:
-            groups[user, name].setdefault((text, bytes(vector)), str(memory))
+            groups[user, name][text, bytes(vector)].append(str(memory))
     for (user, _), found in groups.items():
         yield str(user), list(found.values()), [vector for _, vector in found]
 

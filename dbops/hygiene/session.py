@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
 from dbops.config import Settings
 from dbops.database import connect, endless, local_settings, primary_of, require_bypass, translated
-from dbops.errors import Blocked, DbopsError, UsageError
+from dbops.errors import Blocked, CannotConnect, DbopsError, UsageError
+from dbops.hygiene.model import Failed
 from dbops.sql import queries
 
 if TYPE_CHECKING:
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
 ROOM = "hygiene"
 T = TypeVar("T")
 _LOCK_TIMEOUT, _DEADLOCK, _CANCELED = "55P03", "40P01", "57014"
+_EVERYBODYS = (
+    "53",
+    "57",
+    "58",
+    "XX",
+)  # SQLSTATE classes: no resources, intervention (a cancel), system, internal error
+_WAITS = 3  # users in a row: then it is not one user's rows that are locked
+
+
+class TooLong(DbopsError):
+    """A statement took longer than statement_timeout lets it."""
 
 
 class Session:
@@ -66,12 +78,14 @@ class Session:
         Raises Blocked, and DbopsError for a statement that took longer than it may, both naming `what`.
         """
         for number in range(1, self.settings.lock_tries + 1):
+            started, longest = time.monotonic(), self.settings.statement_timeout
             try:
                 return act()
             except DbopsError as error:
                 state = getattr(error.__cause__, "sqlstate", None)
-                if state == _CANCELED:
-                    raise DbopsError(
+                # both have one SQLSTATE, and the message may be in any language
+                if state == _CANCELED and longest and time.monotonic() - started >= longest:
+                    raise TooLong(
                         f"{what}: {error.message}",
                         hint="what was under way was rolled back, what was committed is recorded; give a longer "
                         "statement_timeout and run the command again",
@@ -106,6 +120,36 @@ class Session:
         if name is None:
             return None
         return str(self.value("user_uuid", {"user": without_nul(name, "the user")}))
+
+
+class Apart:
+    """Users one after another, each by himself: the error of one is kept in `failed`, and the others go on.
+
+    An error that is everybody's (a connection lost, a cancel, a full disk) is raised, and so is that of an only user.
+    """
+
+    def __init__(self, session: Session, users: int) -> None:
+        self.session, self.alone = session, users == 1
+        self.failed: list[Failed] = []
+        self._waits = 0
+
+    def run(self, user: str | None, what: str, act: Callable[[], T]) -> T | None:
+        """`act` as `patiently` runs it; None where it failed, and nothing of it is left."""
+        try:
+            done = self.session.patiently(what, act)
+        except DbopsError as error:
+            self._waits = self._waits + 1 if isinstance(error, (Blocked, TooLong)) else 0
+            if self.alone or self._waits == _WAITS or _is_everybodys(error):
+                raise
+            self.failed.append(Failed(user, error.message))
+            return None
+        self._waits = 0
+        return done
+
+
+def _is_everybodys(error: DbopsError) -> bool:
+    state = getattr(error.__cause__, "sqlstate", None) or ""
+    return isinstance(error, CannotConnect) or state.startswith(_EVERYBODYS)
 
 
 def _milliseconds(seconds: float) -> str:

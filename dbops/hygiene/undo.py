@@ -8,7 +8,7 @@ from functools import partial
 from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Refused, Tell, Undone, UndoPlan
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Apart, Session
 from dbops.wording import count
 
 NOTHING = "nothing was changed"
@@ -38,6 +38,8 @@ def plan_undo(session: Session, batch: str) -> UndoPlan:
 
 def undo(session: Session, batch: str, *, tell: Tell = lambda _: None) -> Undone:
     """Take a batch back, each user in a transaction of his own; one that was interrupted goes on.
+
+    A user for whom it fails is named in `failed`: his rows are as the batch left them, and undo can be run again.
 
     Raises UsageError where there is no such batch, or it was undone before.
     """
@@ -80,16 +82,16 @@ def _undo_memories(session: Session, batch: str, users: list[str], tell: Tell) -
         # a ledger that has just been written has no statistics: 20,000 rows took ten times as long
         session.act("analyze_ledger", {})
     restored, refused = 0, list[Refused]()
+    apart = Apart(session, len(users))
     for number, user in enumerate(users, 1):
-        rows = session.patiently(f"user {user} (undo of {batch})", partial(_undo_user, session, batch, own, user))
+        act = partial(_undo_user, session, batch, own, user)
+        rows = apart.run(user, f"user {user} (undo of {batch})", act) or []
         restored += sum(reason is None for *_, reason in rows)
         refused += [Refused(str(id_), reason) for _, id_, reason in rows if reason is not None]
         if number % 100 == 0 or number == len(users):
             tell(f"{number:,} of {count(len(users), 'user')}, {count(restored, 'row')} as they were")
-    with session.transaction():
-        session.act("reopen", {"batch": batch})
-        session.act("end_run", {"batch": own})
-    return Undone(batch, restored, tuple(refused))
+    record.end(session, own)
+    return Undone(batch, restored, tuple(refused), failed=tuple(apart.failed))
 
 
 def _undo_user(session: Session, batch: str, own: str, user: str) -> list[tuple[str, object, str | None]]:
@@ -97,5 +99,7 @@ def _undo_user(session: Session, batch: str, own: str, user: str) -> list[tuple[
         rows: list[tuple[str, object, str | None]] = [
             (table, id_, reason) for table, id_, reason in session.rows("undo", {"user": user, "batch": batch})
         ]
+        # with the rows: a run that is killed after its last user leaves no acceptance that was undone
+        session.act("reopen_user", {"batch": batch, "user": user})
         record.add(session, own, marked=sum(reason is None for *_, reason in rows))
     return rows

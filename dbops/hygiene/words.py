@@ -34,6 +34,26 @@ _NUMBERS = {
 }  # fmt: skip
 NUMBERS = {word: value for value, words in _NUMBERS.items() for word in words.split()}
 
+# what a number counts: two numbers with two different ones are two; dates and ordinals have none
+_UNITS = {
+    "am": "a.m", "pm": "p.m", "%": "percent prozent procent pourcent",
+    "mcg": "µg μg microgram micrograms", "mg": "milligram milligrams milligramm", "g": "gram grams gramm gramme grammes",
+    "kg": "kilo kilos kilogram kilograms kilogramm", "t": "ton tons tonne tonnes tonnen", "lb": "lbs", "oz": "ounce ounces",
+    "ml": "milliliter milliliters millilitre millilitres", "cl": "", "dl": "", "l": "liter liters litre litres litros",
+    "mm": "millimeter millimeters", "cm": "centimeter centimeters centimetre centimetres",
+    "m": "meter meters metre metres metros", "km": "kilometer kilometers kilometre kilometres kilómetros",
+    "mile": "mi miles", "ft": "foot feet", "inch": "inches", "kb": "", "mb": "megabyte megabytes", "gb": "gigabyte gigabytes",
+    "tb": "terabyte terabytes", "mhz": "", "ghz": "", "kw": "", "kwh": "", "kcal": "",
+    "second": "s sec secs seconds sekunde sekunden", "minute": "min mins minutes minuten minutos", "ms": "milliseconds",
+    "hour": "h hr hrs hours stunde stunden heure heures hora horas", "day": "days tag tage tagen jour jours día días",
+    "night": "nights", "week": "weeks woche wochen semaine semaines semana semanas",
+    "month": "months monat monate monaten mois mes meses", "year": "years jahr jahre jahren an ans año años",
+    "dollar": "$ dollars usd", "euro": "€ euros eur", "pound": "£ pounds gbp", "yen": "¥ jpy", "franc": "francs chf",
+    "rupee": "₹ rupees inr",
+    "celsius": "°c", "fahrenheit": "°f",
+}  # fmt: skip
+UNITS = {word: unit for unit, words in _UNITS.items() for word in (unit, *words.split())}
+
 _DATES = """
 monday tuesday wednesday thursday friday saturday sunday tue wed thu fri
 january february march april may june july august september october november december jan feb apr jun jul aug sep sept

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.cli.conftest import Command
-from tests.hygiene import ANN, Connection, image, marked, remember, uid
+from tests.hygiene import ANN, BOB, Connection, image, marked, remember, uid
 
 FACTS = [
     "The user likes green tea in the morning",
@@ -85,7 +85,8 @@ class TestDedupe:
         assert stats["batches"] == [entry]
         assert [(user["user"], user["duplicates"]) for user in stats["users"]] == [(ANN, 1)]
         undone = dbops("hygiene", "undo", batch, "--yes", "--json")
-        assert (undone.code, undone.json) == (0, {"batch": batch, "restored": 1, "refused": [], "altered": []})
+        restored = {"batch": batch, "restored": 1, "refused": [], "altered": [], "failed": []}
+        assert (undone.code, undone.json) == (0, restored)
         assert image(noisy) == before
         again = dbops("hygiene", "undo", batch, "--yes", "--json")
         assert (again.code, again.error["code"]) == (2, "usage")
@@ -120,9 +121,37 @@ class TestReview:
         assert FACTS[2] in shown
         assert FACTS[3] in shown
         assert dbops("hygiene", "review", "accept", str(item["id"]), "--dry-run", "--json").json["items"] == [item]
-        assert dbops("hygiene", "review", "accept", str(item["id"]), "--json").json["marked"] == 1
+        asked = dbops("hygiene", "review", "accept", str(item["id"]))
+        assert asked.code == 2
+        assert "mark the second of 1 pair on " in asked.err
+        assert uid(4) not in marked(noisy)
+        assert dbops("hygiene", "review", "accept", str(item["id"]), "--yes", "--json").json["marked"] == 1
         assert marked(noisy)[uid(4)] == uid(3)
         assert dbops("hygiene", "review", "reject", str(item["id"])).code == 2
+
+    def test_accept_shows_the_pair_asks_and_wants_a_profiles_word(
+        self, noisy: Connection, folder: Path, dbops: Command, types: Callable[[str], None]
+    ) -> None:
+        dbops("hygiene", "dedupe", *LOOSE, "--yes")
+        id_ = str(dbops("hygiene", "review", "--json").json["items"][0]["id"])
+        types("n")
+        asked = dbops("hygiene", "review", "accept", id_)
+        assert asked.code == 2
+        assert FACTS[3] in asked.err
+        (folder / "dbops.toml").write_text('[env.prod]\nconfirm = "prod"\n')
+        types("yes")  # not the word
+        assert dbops("hygiene", "review", "accept", id_, "--env", "prod", "--yes").code == 2
+        assert uid(4) not in marked(noisy)
+        assert dbops("hygiene", "review", "accept", id_, "--env", "prod", "--confirm", "prod").code == 0
+        assert uid(4) in marked(noisy)
+
+    def test_a_plan_of_doubts_alone_is_asked_for_too(self, noisy: Connection, dbops: Command) -> None:
+        noisy.execute("delete from user_memories where id = %s", [uid(2)])
+        asked = dbops("hygiene", "dedupe", *LOOSE)
+        assert asked.code == 2
+        assert "list 1 pair to review in public.user_memories" in asked.err
+        assert dbops("hygiene", "review").out == "nothing to review\n"
+        assert dbops("hygiene", "dedupe", *LOOSE, "--yes", "--json").json["review"] == 1
 
     def test_rejected(self, noisy: Connection, dbops: Command) -> None:
         dbops("hygiene", "dedupe", *LOOSE, "--yes")
@@ -145,6 +174,44 @@ def test_cleanup_asks_deletes_and_comes_back(noisy: Connection, dbops: Command) 
     assert done.json["marked"] == 1
     assert dbops("hygiene", "undo", done.json["batch"], "--yes").code == 0
     assert image(noisy) == before
+
+
+def test_one_users_error_is_named_and_exits_1(noisy: Connection, dbops: Command) -> None:
+    remember(noisy, FACTS[:2], BOB, first=11)
+    noisy.execute(
+        "create function forbid() returns trigger language plpgsql as $$ begin raise exception 'not today'; end $$;"
+        "create trigger forbid before update on user_memories for each row "
+        f"when (old.user_id = '{ANN}') execute function forbid()".encode()
+    )
+    done = dbops("hygiene", "dedupe", "--yes")
+    assert done.code == 1
+    assert f"failed: user {ANN}: not today\n" in done.out
+    assert "their rows are as they were" in done.out
+    assert marked(noisy) == {uid(12): uid(11)}
+    noisy.execute("alter table user_memories disable trigger forbid")
+    assert dbops("hygiene", "dedupe", "--yes", "--json").json["failed"] == []
+
+
+def test_the_purge_of_ledgers_is_planned_and_asked_for(noisy: Connection, dbops: Command) -> None:
+    batch = dbops("hygiene", "dedupe", "--yes", "--json").json["batch"]
+    assert dbops("hygiene", "cleanup").code == 0
+    noisy.execute("update dbops.hygiene_runs set purge_after = now() - interval '1 s'")
+    planned = dbops("hygiene", "cleanup", "--dry-run", "--json").json
+    assert (planned["marked"], planned["ledgers"], planned["reviews"]) == (0, 1, 0)
+    asked = dbops("hygiene", "cleanup")
+    assert asked.code == 2
+    assert "1 ledger of batches whose time to be undone is over" in asked.err
+    assert dbops("hygiene", "undo", batch, "--dry-run").code == 0
+    done = dbops("hygiene", "cleanup", "--yes")
+    assert (done.code, done.out) == (0, "1 ledger removed for good\n")
+    assert dbops("hygiene", "undo", batch, "--yes").code == 2
+
+
+def test_a_forged_command_does_not_reach_the_terminal(noisy: Connection, dbops: Command) -> None:
+    noisy.execute("insert into hygiene_batches (user_id, command) values (%s, %s)", [ANN, "\x1b[2Jmark\u202e\n"])
+    shown = dbops("hygiene", "history").out
+    assert "\\x1b[2Jmark\\u202e\\n" in shown
+    assert "\x1b" not in shown
 
 
 def test_any_table(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> None:
@@ -184,6 +251,13 @@ def test_any_table(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch
         (("--table", "documents", "--text", "body; drop table x", "--action", "delete"), "is no expression"),
         (("--table", "documents", "--text", "body", "--action", "burn"), "--action 'burn' is unknown"),
         (("--user", "nobody"), "there is no user nobody"),
+        (("--user", "\udcff"), "the user is not valid Unicode"),
+        (("--semantic", "0.9", "--model", "\udcff"), "--model is not valid Unicode"),
+        (("--table", "\udcff", "--text", "body", "--action", "delete"), "--table is not valid Unicode"),
+        (("--table", "t", "--text", "'\udcff'", "--action", "delete"), "--text is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "mark:a='\udcff'"), "--action is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "delete", "--keep", "'\udcff'"), "--keep is not valid Unicode"),
+        (("--table", "t", "--text", "a", "--action", "delete", "--scope", "'\udcff'"), "--scope is not valid Unicode"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

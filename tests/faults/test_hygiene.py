@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from dbops.errors import Blocked, DbopsError
+from dbops.hygiene import Search, scan
 from dbops.hygiene.table.model import Target
 from tests.hygiene import ANN, BOB, Connection, image, manager, marked, one, remember, uid
 
@@ -226,11 +228,22 @@ class TestBlocked:
         library = manager(memory_url, lock_timeout=0.1, lock_tries=2)
         with psycopg.connect(memory_url) as other:
             other.execute("select from user_memories where user_id = %s for update", [BOB])
+            done = library.dedupe()
+            assert [each.user for each in done.failed] == [BOB]
             with pytest.raises(Blocked, match=rf"user {BOB} \(batch .*tried 2 times") as caught:
                 library.dedupe()
         assert "what was committed is recorded" in caught.value.hint
         assert set(marked(db)) == {uid(2), uid(3)}
         assert library.dedupe().marked == 2
+
+    def test_a_table_that_stays_locked_ends_the_run(self, db: Connection, memory_url: str) -> None:
+        crowd(db)
+        library = manager(memory_url, lock_timeout=0.05, lock_tries=1)
+        with psycopg.connect(memory_url) as other:
+            other.execute("lock table user_memories in share mode")
+            with pytest.raises(Blocked, match=r"user .*0002 "):
+                library.dedupe()
+        assert marked(db) == {}
 
     def test_a_statement_that_may_not_take_so_long(self, db: Connection, memory_url: str) -> None:
         remember(db, [FACT] * 3)
@@ -255,6 +268,150 @@ class TestBlocked:
         own = "set statement_timeout = 500; alter database {0} set search_path = nowhere; alter database {0} set row_security = on"
         db.execute(f"alter database {name} {own.format(name)}".encode())
         assert manager(memory_url).dedupe().marked == 2
+
+
+def forbid(conn: Connection, user: str) -> None:
+    """Each change of this user's memories is an error."""
+    conn.execute(
+        "create function forbid() returns trigger language plpgsql as "
+        "$$ begin raise exception 'not of % today', old.user_id; end $$;"
+        "create trigger forbid before update or delete on user_memories for each row "
+        f"when (old.user_id = '{user}') execute function forbid()".encode()
+    )
+
+
+class TestOneUsersError:
+    def test_the_others_are_marked_and_he_is_named(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        forbid(db, users[2])
+        library = manager(memory_url)
+        done = library.dedupe()
+        assert [(each.user, each.reason.splitlines()[0]) for each in done.failed] == [
+            (users[2], f"not of {users[2]} today")
+        ]
+        assert losers(db) == {user: COPIES - 1 for user in users if user != users[2]}
+        assert (done.users, done.marked, done.skipped) == (USERS - 1, (USERS - 1) * (COPIES - 1), ())
+        with pytest.raises(DbopsError, match=f"not of {users[2]} today"):
+            library.deduplicate_memories(users[2])
+
+    def test_the_others_are_undone_and_he_is_later(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        before, library = image(db), manager(memory_url)
+        batch = library.dedupe().batch
+        assert batch
+        db.execute(
+            "update hygiene_changes set before = jsonb_set(before, '{tags}', '1') where user_id = %s", [users[0]]
+        )
+        undone = library.undo(batch)
+        assert [each.user for each in undone.failed] == [users[0]]
+        assert losers(db) == {users[0]: COPIES - 1}
+        db.execute(
+            "update hygiene_changes set before = jsonb_set(before, '{tags}', '[]') where user_id = %s", [users[0]]
+        )
+        assert library.undo(batch).failed == ()
+        assert image(db) == before
+
+    def test_the_others_are_cleaned_up(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        library = manager(memory_url)
+        library.dedupe()
+        db.execute("update user_memories set updated_at = now() - interval '1 year' where not is_active")
+        forbid(db, users[1])
+        done = library.cleanup_old_memories()
+        assert [each.user for each in done.failed] == [users[1]]
+        assert losers(db) == {users[1]: COPIES - 1}
+        assert (done.users, done.marked) == (USERS - 1, (USERS - 1) * (COPIES - 1))
+
+    @pytest.mark.parametrize("end", ["pg_cancel_backend", "pg_terminate_backend"])
+    def test_a_cancel_and_a_lost_connection_end_the_run(self, end: str, db: Connection, memory_url: str) -> None:
+        crowd(db)
+        db.execute(
+            "create function killing() returns trigger language plpgsql as "
+            f"$$ begin perform {end}(pg_backend_pid()); perform pg_sleep(1); return new; end $$;"
+            "create trigger killing before update on user_memories for each row execute function killing()".encode()
+        )
+        with pytest.raises(DbopsError, match=r"user request|connection was lost"):
+            manager(memory_url, statement_timeout=30.0).dedupe()
+        assert marked(db) == {}
+
+
+@pytest.mark.parametrize("last", [4, 5, 6, 7])
+def test_a_pair_whose_acceptance_was_undone_is_open_again_though_the_undo_was_killed(
+    last: int, db: Connection, memory_url: str
+) -> None:
+    remember(db, ["User has 2 cats and a very old dog", "User has 3 cats and a very old dog"])
+    library, search = manager(memory_url), Search(threshold=0.7)
+    library.dedupe(search=search)
+    batch = library.accept([library.review()[0].id]).batch
+    assert batch
+    if killed(memory_url, last, "after", "undo", batch) and marked(db):
+        library.undo(batch)
+    assert marked(db) == {}
+    assert len(library.review()) == 1
+    assert library.dedupe(search=search).marked == 0
+
+
+class TestAhead:
+    """The next portion is asked for while this one is planned."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(scan, "_AT_ONCE", COPIES)
+
+    def slow(self, conn: Connection, user: str) -> None:
+        """The search takes a minute for this user."""
+        conn.execute(
+            "alter function find_duplicate_sets(uuid, double precision) rename to found_sets;"
+            "create function find_duplicate_sets(u uuid, t double precision) returns table (a uuid, b uuid, similarity double precision) "
+            f"language plpgsql set search_path = public as $$ begin if u = '{user}' then perform pg_sleep(60); end if; "
+            "return query select * from found_sets(u, t); end $$".encode()
+        )
+
+    def test_all_portions_come_in_their_order(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        assert [scope.scope for scope in manager(memory_url).scan().scopes] == users
+
+    @pytest.mark.parametrize("slow", [0, 3])
+    def test_ctrl_c_ends_it_and_the_server_stops(self, slow: int, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        self.slow(db, users[slow])
+        code = "from dbops.hygiene import HygieneManager, scan; import sys; scan._AT_ONCE = 5; HygieneManager(sys.argv[1]).scan()"
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        process = subprocess.Popen([sys.executable, "-c", code, memory_url], env=environment, stderr=subprocess.PIPE)
+        asleep = "select count(*) from pg_stat_activity where wait_event = 'PgSleep' and datname = current_database()"
+        try:
+            until(lambda: one(db, asleep) == 1)
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=10)
+        finally:
+            process.kill()
+        assert b"KeyboardInterrupt" in stderr
+        assert one(db, asleep) == 0
+
+    def test_an_error_of_the_plan_stops_the_server(
+        self, db: Connection, memory_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        users = crowd(db)
+        self.slow(db, users[1])
+        monkeypatch.setattr(scan, "_plan", lambda *_: 1 / 0)
+        started = time.monotonic()
+        with pytest.raises(ZeroDivisionError):
+            manager(memory_url).scan()
+        assert time.monotonic() - started < 20
+
+    def test_an_error_of_the_server_is_told(self, db: Connection, memory_url: str) -> None:
+        users = crowd(db)
+        self.slow(db, users[2])
+        with pytest.raises(DbopsError, match=r"the search: .*statement timeout"):
+            manager(memory_url, statement_timeout=0.5).scan()
+
+
+def until(true: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not come true in 30 s")
 
 
 def plain(conn: Connection) -> str:

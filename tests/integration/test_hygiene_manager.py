@@ -9,7 +9,8 @@ import psycopg
 import pytest
 
 from dbops.errors import UsageError
-from dbops.hygiene import Search
+from dbops.hygiene import Search, cleanup, review
+from dbops.hygiene.table.model import Target
 from tests.hygiene import ANN, BOB, Connection, image, manager, marked, one, person, remember, uid
 
 TEA = [
@@ -114,6 +115,14 @@ class TestUsers:
         with pytest.raises(UsageError, match=r"NUL character|not valid Unicode"):
             manager(memory_url).scan(name)
 
+    def test_an_option_that_is_no_text(self, memory_url: str) -> None:
+        with pytest.raises(UsageError, match="text is not valid Unicode"):
+            manager(memory_url).scan(target=Target("notes", "'\ud800'", "delete"))
+        with pytest.raises(UsageError, match="model is not valid Unicode"):
+            manager(memory_url).scan(search=Search(semantic=0.9, model="\ud800"))
+        with pytest.raises(UsageError, match="model holds a NUL character"):
+            manager(memory_url).scan(search=Search(semantic=0.9, model="\0"))
+
 
 class TestReview:
     def test_an_update_goes_to_review_and_not_to_the_merge(self, db: Connection, memory_url: str) -> None:
@@ -162,6 +171,19 @@ class TestReview:
         with pytest.raises(UsageError, match=f"{item.id} was rejected"):
             library.accept([item.id])
 
+    def test_the_list_is_read_in_portions(
+        self, db: Connection, memory_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(review, "_AT_ONCE", 2)
+        for n in range(0, 50, 10):
+            remember(db, JOBS, f"00000000-0000-4000-8000-{n:012}", first=n + 1)
+        library = manager(memory_url)
+        library.dedupe(search=Search(threshold=0.8))
+        assert len(library.review()) == 5
+        first = library.review(limit=1)
+        db.execute("update user_memories set fact = 'User is a painter' where id = %s", [first[0].b])
+        assert [len(library.review(limit=limit)) for limit in (1, 3, 4, 5)] == [1, 3, 4, 4]
+
     def test_a_pair_whose_text_changed_is_not_shown(self, db: Connection, memory_url: str) -> None:
         remember(db, JOBS)
         library = manager(memory_url)
@@ -205,9 +227,22 @@ class TestMeaning:
         remember(db, list(self.FACTS))
         assert manager(memory_url).scan(search=Search(semantic=0.9)).pairs == 0
 
-    def test_zero_vectors_are_near_nothing(self, db: Connection, memory_url: str) -> None:
-        remember(db, list(self.FACTS))
+    @pytest.mark.parametrize("both", [False, True])
+    @pytest.mark.parametrize("text", ["!!!", "word " * 15_000, "User adores cats"])
+    def test_copies_with_one_vector_are_found_with_a_word_set_or_without(
+        self, text: str, both: bool, db: Connection, memory_url: str
+    ) -> None:
+        remember(db, [text] * 3)
         for n in (1, 2, 3):
+            embed(db, uid(n), [1.0, 0.5])
+        library, search = manager(memory_url), Search(semantic=0.95, both=both)
+        assert library.scan(search=search).pairs == 3
+        library.dedupe(search=search)
+        assert marked(db) == {uid(2): uid(1), uid(3): uid(1)}
+
+    def test_zero_vectors_are_near_nothing(self, db: Connection, memory_url: str) -> None:
+        remember(db, [*self.FACTS, "!!!", "!!!"])
+        for n in (1, 2, 3, 4, 5):
             embed(db, uid(n), [0.0, 0.0])
         assert manager(memory_url).scan(search=Search(semantic=0.1)).pairs == 0
 
@@ -263,11 +298,58 @@ class TestCleanup:
         self.old(db)
         done = library.cleanup_old_memories(purge_after=0)
         assert one(db, "select count(*) from hygiene_changes where batch = %s", [done.batch]) == 2
-        assert library.cleanup_old_memories().batch is None
+        again = library.cleanup_old_memories()
+        assert (again.batch, again.purged) == (None, 1)
         assert one(db, "select count(*) from hygiene_changes where batch = %s", [done.batch]) == 0
         assert done.batch
         with pytest.raises(UsageError, match="its ledger was purged"):
             library.undo(done.batch)
+
+    def test_every_runs_ledger_is_purged_in_portions(
+        self, db: Connection, memory_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cleanup, "_AT_ONCE", 2)
+        remember(db, [*TEA, "tea user likes green in the morning", *JOBS])
+        remember(db, TEA, BOB, first=11)
+        library = manager(memory_url)
+        done = library.dedupe(search=Search(threshold=0.8))
+        accepted = library.accept([item.id for item in library.review()])
+        assert all(batch.purge_after for batch in library.history())
+        assert library.plan_cleanup().ledgers == 0
+        db.execute("update dbops.hygiene_runs set purge_after = now() - interval '1 s' where batch = %s", [done.batch])
+        plan = library.plan_cleanup()
+        assert (plan.users, plan.ledgers, plan.empty) == ((), 1, False)
+        assert library.plan_cleanup(user=ANN).empty
+        done_cleanup = library.cleanup_old_memories(plan=plan)
+        assert (done_cleanup.batch, done_cleanup.purged) == (None, 1)
+        assert one(db, "select count(*) from hygiene_batches where id = %s", [done.batch]) == 0
+        assert accepted.batch
+        assert library.undo(accepted.batch).restored == accepted.marked
+
+    def test_without_the_memory_schema_it_purges(self, empty_db: Connection, empty_url: str) -> None:
+        empty_db.execute("create table notes (id int primary key, body text, is_copy boolean)")
+        empty_db.execute("insert into notes select n, 'one two three' from generate_series(1, 5) n")
+        library, target = manager(empty_url), Target("notes", "body", "mark:is_copy=true")
+        done = library.dedupe(target=target)
+        assert library.plan_cleanup().empty
+        empty_db.execute("update dbops.hygiene_runs set purge_after = now() - interval '1 s'")
+        assert library.plan_cleanup().ledgers == 1
+        assert library.cleanup_old_memories().purged == 1
+        assert one(empty_db, "select count(*) from dbops.hygiene_saved") == 0
+        assert library.plan_cleanup().empty
+        assert done.batch
+        with pytest.raises(UsageError, match="its ledger was purged"):
+            library.undo(done.batch)
+
+    def test_reviews_of_what_is_gone_go(self, db: Connection, memory_url: str) -> None:
+        remember(db, JOBS)
+        library = manager(memory_url)
+        library.dedupe(search=Search(threshold=0.8))
+        assert library.plan_cleanup().empty
+        db.execute("delete from user_memories where id = %s", [uid(2)])
+        assert library.plan_cleanup().reviews == 1
+        library.cleanup_old_memories()
+        assert one(db, "select count(*) from dbops.hygiene_reviews") == 0
 
     def test_more_than_one_portion(self, db: Connection, memory_url: str) -> None:
         person(db)

@@ -52,7 +52,7 @@ class TestMark:
         assert image(documents, "documents") == before
         # NaN is the greatest float8: document 2 stays
         assert [(s.scope, [(m.survivor.id, [r.id for r in m.losers]) for m in s.merges]) for s in plan.scopes] == [
-            ("1", [('["2"]', ['["3"]', '["1"]'])])
+            ("1", [('["2"]', ['["1"]', '["3"]'])])
         ]
         assert (plan.rows, plan.pairs) == (5, 3)
         done = library.dedupe(plan, target=mark())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import random
+import time
 from itertools import combinations
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dbops.errors import UsageError
-from dbops.hygiene.model import Doubt, Merge, Plan, Ref, Row, ScopePlan, Search
+from dbops.hygiene.model import ClusterBy, Doubt, Merge, Plan, Ref, Row, ScopePlan, Search
 from dbops.hygiene.plan import Graph, Verdict, plan_scope
 
 pytestmark = pytest.mark.quick
@@ -174,8 +176,69 @@ def test_every_row_is_once_in_a_cluster_and_every_near_pair_is_settled(
 @given(edges)
 def test_neighbours_are_symmetric(near: list[tuple[int, int]]) -> None:
     graph = Graph([row(str(n), f"t{n}", n) for n in range(8)], [(a, b, 0.9) for a, b in near])
-    assert all(n in graph.neighbours(m) for n in range(8) for m in graph.neighbours(n))
+    found = neighbours(graph)
+    assert all(n in found[m] for n in range(8) for m in found[n])
     assert graph.pairs() == len(near)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["a b", "A b", "b a", "a  b!"])), max_size=12),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)).filter(lambda e: e[0] < e[1]), unique=True),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)).filter(lambda e: e[0] < e[1]), unique=True),
+    st.booleans(),
+)
+def test_pairs_are_counted_without_being_made(
+    texts: list[tuple[int, str]], near: list[tuple[int, int]], meant: list[tuple[int, int]], both: bool
+) -> None:
+    rows = [row(str(n), f"{text} {words}", words) for n, (words, text) in enumerate(texts)]
+    alike, means = [(a, b, 0.9) for a, b in near], [(str(a), str(b), 0.9) for a, b in meant]
+    graph = Graph(rows, alike, means, both=both)
+    sizes = [len(node) for node in graph.nodes]
+    within = sum(size * (size - 1) for size in sizes)
+    across = sum(sizes[n] * sizes[m] for n, others in enumerate(neighbours(graph)) for m in others)
+    assert graph.pairs() == (within + across) // 2
+
+
+def neighbours(graph: Graph) -> list[set[int]]:
+    return [{m for *_, nodes in graph.near(n) for m in nodes} - {n} for n in range(len(graph.nodes))]
+
+
+@pytest.mark.parametrize("cluster", ["stars", "components"])
+@pytest.mark.parametrize("cased", [True, False])
+def test_20_000_texts_of_one_word_set(cluster: ClusterBy, cased: bool) -> None:
+    words = ["the", "old", "dog", "sleeps", "under", "green", "table", "near", "cold", "window", "today", "again"]
+    draw = random.Random(1)
+    texts = [" ".join(draw.sample(words, len(words))) for _ in range(20_000)]
+    texts = ["".join(draw.choice((c, c.upper())) for c in text) if cased else text for text in texts]
+    started = time.process_time()
+    plan = plan_scope("u", [row(str(n), text, 1) for n, text in enumerate(texts)], [], Search(cluster=cluster))
+    assert plan.pairs == 20_000 * 19_999 // 2
+    assert len(plan.doubts) <= 20_000 - plan.losers
+    assert time.process_time() - started < 12
+
+
+def test_capitals_and_punctuation_make_no_second_node() -> None:
+    texts = ["Ann likes tea", "ann likes tea!", "ANN likes (tea)", "tea likes Ann"]
+    graph = Graph([row(str(n), text, 1) for n, text in enumerate(texts)], [])
+    assert [len(node) for node in graph.nodes] == [3, 1]
+
+
+def test_a_survivor_has_one_doubt_its_nearest() -> None:
+    rows = [row(str(n), f"User has {n} cats and a dog", n) for n in range(1000)]
+    links = [(a, b, 0.95 if b == a + 1 else 0.9) for a in range(1000) for b in range(a + 1, 1000)]
+    plan = plan_scope("u", rows, links, Search())
+    assert plan.pairs == 499_500
+    assert plan.merges == ()
+    assert len(plan.doubts) == 999
+    assert {(int(d.b.id) - int(d.a.id), d.similarity, d.reason) for d in plan.doubts} == {(1, 0.95, "number")}
+
+
+def test_the_next_doubt_comes_when_the_first_was_rejected() -> None:
+    rows = [GOOGLE, MICROSOFT, row("a", "User works at Amazon", 3)]
+    links = [(1, 2, 0.95), (1, 3, 0.9)]
+    assert doubted(plan_scope("u", rows, links, Search())) == [("g", "m", "name"), ("g", "a", "name")]
+    decided: dict[frozenset[str], Verdict] = {frozenset((GOOGLE.hash, MICROSOFT.hash)): "rejected"}
+    assert doubted(plan_scope("u", rows, links, Search(), decided=decided)) == [("g", "a", "name")]
 
 
 def test_the_plan_prints_itself() -> None:
