@@ -31,6 +31,7 @@ class Graph:
         both: bool = False,
     ) -> None:
         self.nodes: list[list[Row]] = []
+        self.rank = {row.id: number for number, row in enumerate(rows)}
         self.sets: dict[int, list[int]] = defaultdict(list)
         self._near_sets: dict[int, dict[int, float]] = defaultdict(dict)
         self._meant: dict[int, dict[int, float]] = defaultdict(dict)
@@ -220,7 +221,8 @@ def _connected(graph: Graph, judge: _Judge) -> Iterable[list[int]]:
 
 
 def _gone(graph: Graph, survivor: int, losers: Sequence[int]) -> list[Row]:
-    return [*graph.nodes[survivor][1:], *(row for node in losers for row in graph.nodes[node])]
+    rows = [*graph.nodes[survivor][1:], *(row for node in losers for row in graph.nodes[node])]
+    return sorted(rows, key=lambda row: graph.rank[row.id]) if losers else rows
 
 
 def _merge(graph: Graph, survivor: int, losers: Sequence[int]) -> Merge:

@@ -138,7 +138,7 @@ class TestMeaning:
             row("3", "User likes tea", None),
         ]
         plan = plan_scope("u", rows, [], Search(semantic=0.9), meant=[("1", "2", 0.9), ("9", "1", 0.9)])
-        assert merged(plan) == {"1": ["3", "2"]}
+        assert merged(plan) == {"1": ["2", "3"]}
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, 1.01, float("nan"), float("inf")])
