@@ -50,9 +50,7 @@ def done_text(done: Done, what: str) -> str:
 
 def failed_lines(done: Done | Undone) -> list[str]:
     """Who has an error of his own, the first line of each."""
-    lines = [
-        f"failed: {'user ' if each.user else ''}{each.user or ''}: {first_line(each.reason)}" for each in done.failed
-    ]
+    lines = [f"failed for {each.user}: {first_line(each.reason)}" for each in done.failed]
     return [*lines, "their rows are as they were, the others are done; mend that and run it again"] if lines else []
 
 

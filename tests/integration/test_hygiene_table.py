@@ -52,7 +52,7 @@ class TestMark:
         assert image(documents, "documents") == before
         # NaN is the greatest float8: document 2 stays
         assert [(s.scope, [(m.survivor.id, [r.id for r in m.losers]) for m in s.merges]) for s in plan.scopes] == [
-            ("1", [('["2"]', ['["1"]', '["3"]'])])
+            ("1", [('["2"]', ['["3"]', '["1"]'])])
         ]
         assert (plan.rows, plan.pairs) == (5, 3)
         done = library.dedupe(plan, target=mark())
@@ -377,6 +377,16 @@ class TestUndoOfWhatChangedMeanwhile:
         with pytest.raises(DbopsError, match=r"public\.documents") as caught:
             manager(empty_url).undo(batch)
         assert "was left as it is" in caught.value.hint
+
+    def test_one_scopes_error_stops_no_other(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(
+            "insert into documents (id, tenant_id, body) values (91, 9, 'one two three four'), (92, 9, 'one two three four');"
+            "create function refuse() returns trigger language plpgsql as $$ begin raise 'not today'; end $$;"
+            "create trigger refuse before update on documents for each row when (old.tenant_id = 1) execute function refuse()"
+        )
+        done = manager(empty_url).dedupe(target=mark())
+        assert [(each.user, each.reason.splitlines()[0]) for each in done.failed] == [("1", "not today")]
+        assert (done.marked, done.users) == (1, 1)
 
     def test_a_delete_that_is_not_allowed(self, documents: Connection, empty_url: str) -> None:
         documents.execute("create table pages (document int references documents); insert into pages values (1)")

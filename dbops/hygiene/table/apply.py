@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from dbops.hygiene import record
 from dbops.hygiene.model import Done, Plan, ScopePlan
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Apart, Session
 from dbops.hygiene.table.model import Target
 from dbops.hygiene.table.scan import unmarked
 from dbops.hygiene.table.source import KEY, KEYS, Source, hinted, raw, read_source
@@ -26,15 +26,20 @@ def carry_out_table(session: Session, target: Target, plan: Plan) -> Done:
     settings = record.search_settings(plan.search) | {"target": target.settings()}
     batch = record.begin(session, "dedupe", source.shown, settings, rows=plan.rows, pairs=plan.pairs)
     changed, review, skipped, scopes = 0, 0, list[str](), 0
+    apart = Apart(session, len(todo))
     for scope in todo:
         what = f"{source.shown}, scope {scope.scope} (batch {batch})"
         with hinted(what, left_as_it_is(batch)):
-            done, left = session.patiently(what, partial(_apply, session, source, target, batch, scope))
-        changed, review, scopes = changed + done, review + len(scope.doubts), scopes + bool(done)
-        skipped += left
+            found = apart.run(scope.scope, what, partial(_apply, session, source, target, batch, scope))
+        if found is None:
+            continue
+        changed, review, scopes = changed + found[0], review + len(scope.doubts), scopes + bool(found[0])
+        skipped += found[1]
     record.end(session, batch)
     duration = (time.monotonic() - started) * 1000
-    return Done(batch, "dedupe", scopes, plan.pairs, changed, review, plan.rows, tuple(skipped), duration)
+    return Done(
+        batch, "dedupe", scopes, plan.pairs, changed, review, plan.rows, tuple(skipped), duration, tuple(apart.failed)
+    )
 
 
 def left_as_it_is(batch: str) -> str:

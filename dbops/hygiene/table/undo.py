@@ -39,6 +39,9 @@ def undo_table(session: Session, batch: str) -> Undone:
         target = Target(**settings["target"])
         source, _ = read_table(session, target)
     own = record.begin(session, "undo", table, {}, undoes=batch)
+    with session.transaction():
+        # first: a run that is killed leaves no acceptance that was undone
+        session.act("reopen", {"batch": batch})
     undo = _Undo(session, source, target.deletes, batch, own)
     restored, altered = 0, list[Refused]()
     while True:
@@ -48,9 +51,7 @@ def undo_table(session: Session, batch: str) -> Undone:
         # a row that failed may have waited for one that is back now
         if not done or not undo.failed:
             break
-    with session.transaction():
-        session.act("reopen", {"batch": batch})
-        session.act("end_run", {"batch": own})
+    record.end(session, own)
     return Undone(batch, restored, tuple(refused), tuple(altered))
 
 
