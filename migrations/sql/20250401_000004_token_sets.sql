@@ -107,12 +107,31 @@ $$;
 
 create function public.memory_tokens_insert() returns trigger
   language plpgsql security definer set search_path = '' as $$
+declare
+  it record;
 begin
-  insert into public.memory_tokens (user_id, memory_id, tokens)
-  select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact))
-  from made m
-  where m.is_active
-  on conflict (user_id, memory_id) do nothing; -- another trigger may have changed it since: what that wrote is newer
+  if not exists (select from pg_catalog.pg_trigger t
+                 where t.tgrelid = tg_relid and not t.tgisinternal and t.tgname <> tg_name and t.tgtype & 6 = 4) then
+    insert into public.memory_tokens (user_id, memory_id, tokens)
+    select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) from made m where m.is_active
+    on conflict (user_id, memory_id) do nothing;
+    return null;
+  end if;
+  -- Another trigger may have changed new rows by now: what that wrote is newer. Or deleted some, which the foreign key does not forgive.
+  begin
+    insert into public.memory_tokens (user_id, memory_id, tokens)
+    select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) from made m where m.is_active
+    on conflict (user_id, memory_id) do nothing;
+  exception when foreign_key_violation then
+    for it in select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) as tokens from made m where m.is_active loop
+      begin
+        insert into public.memory_tokens (user_id, memory_id, tokens) values (it.user_id, it.id, it.tokens)
+        on conflict (user_id, memory_id) do nothing;
+      exception when foreign_key_violation then
+        null;
+      end;
+    end loop;
+  end;
   return null;
 end
 $$;

@@ -92,6 +92,27 @@ $$;
 comment on function public.find_duplicate_pairs(uuid, double precision) is
   'Every pair of a user''s active memories that is at least so similar, each once, a < b';
 
+-- Apart, for its plan is kept: pg_stats is a view of four tables, and planning it took half of a lookup.
+create function public.rarest_words(p_words text[], p_number integer) returns tsquery
+  language plpgsql stable parallel safe set search_path = '' set plan_cache_mode = force_generic_plan as $$
+begin
+  return (
+    select string_agg(quote_literal(r.word), '|')::tsquery
+    from (
+      select w.word
+      from unnest(p_words) w(word)
+      left join (
+        select c.word, c.frequency
+        from pg_catalog.pg_stats s, unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) c(word, frequency)
+        where s.schemaname = 'public' and s.tablename = 'memory_tokens' and s.attname = 'tokens'
+      ) c on c.word = w.word
+      order by c.frequency nulls first, length(w.word) desc
+      limit p_number
+    ) r);
+end
+$$;
+comment on function public.rarest_words(text[], integer) is 'A query for any of so many words, the rarest by the planner''s statistics';
+
 create function public.find_duplicate_memories(p_user uuid, p_text text, p_threshold double precision default 0.85)
   returns table (id uuid, similarity double precision, kind text)
   language plpgsql stable parallel safe rows 10 set search_path = '' set plan_cache_mode = force_custom_plan as $$
@@ -107,25 +128,14 @@ begin
       using errcode = 'program_limit_exceeded', hint = 'texts so large have no word set; nothing was looked for';
   end if;
   -- The rarest words that can't all be missing. However stale the statistics are, nothing is lost: any n - ceil(t n) + 1 words would do.
-  select string_agg(quote_literal(r.word), '|')::tsquery into probe
-  from (
-    select w.word
-    from unnest(tsvector_to_array(wanted)) w(word)
-    left join (
-      select c.word, c.frequency
-      from pg_catalog.pg_stats s, unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) c(word, frequency)
-      where s.schemaname = 'public' and s.tablename = 'memory_tokens' and s.attname = 'tokens'
-    ) c on c.word = w.word
-    order by c.frequency nulls first, length(w.word) desc
-    limit n - ceil(t * n - 1e-9)::integer + 1
-  ) r;
+  probe := public.rarest_words(tsvector_to_array(wanted), n - ceil(t * n - 1e-9)::integer + 1);
   return query
   select k.memory_id, (k.words + n - u.words)::float8 / u.words, 'text'
   from public.memory_tokens k
   cross join lateral (select length(k.tokens || wanted) as words offset 0) u
   where k.user_id = p_user and k.tokens @@ probe
-    -- no text has so many words that the 1e-9 is felt
-    and k.words between ceil(t * n - 1e-9)::integer and floor(n / greatest(t, 1e-9) + 1e-9)::integer
+    -- no text has so many words that the 1e-9 is felt, nor 50000
+    and k.words between ceil(t * n - 1e-9)::integer and least(floor(n / greatest(t, 1e-9) + 1e-9), 50000)::integer
     and (k.words + n - u.words)::float8 / u.words >= t
   order by 2 desc, 1;
 end
@@ -134,12 +144,15 @@ comment on function public.find_duplicate_memories(uuid, text, double precision)
   'The active memories of a user that say nearly the same as a text, the most similar first';
 
 revoke all on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
-  public.find_duplicate_pairs(uuid, double precision), public.find_duplicate_memories(uuid, text, double precision) from public, anon, authenticated;
+  public.find_duplicate_pairs(uuid, double precision), public.rarest_words(text[], integer),
+  public.find_duplicate_memories(uuid, text, double precision) from public, anon, authenticated;
 grant execute on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
-  public.find_duplicate_pairs(uuid, double precision), public.find_duplicate_memories(uuid, text, double precision) to authenticated, service_role;
+  public.find_duplicate_pairs(uuid, double precision), public.rarest_words(text[], integer),
+  public.find_duplicate_memories(uuid, text, double precision) to authenticated, service_role;
 
 -- migrate:down
 drop function public.find_duplicate_memories(uuid, text, double precision);
+drop function public.rarest_words(text[], integer);
 drop function public.find_duplicate_pairs(uuid, double precision);
 drop function public.find_duplicate_sets(uuid, double precision);
 drop function public.duplicate_threshold(double precision);

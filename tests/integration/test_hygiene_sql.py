@@ -270,6 +270,20 @@ def test_the_smallest_threshold_finds_all_that_share_a_word(db: Connection) -> N
     assert len(lookup(db, user, "tea house", 5e-324)) == 2
 
 
+@pytest.mark.parametrize("threshold", [5e-324, 1e-300, 1e-12, 1e-10, 1e-9, 2e-9, 1e-8, 1e-5])
+def test_tiny_thresholds_and_many_words(db: Connection, threshold: float) -> None:
+    user = new_user(db)
+    few, many = remember(db, user, ["a", " ".join(f"w{n}" for n in range(7000)) + " e"])
+    assert [row[0] for row in lookup(db, user, "a b c d e", threshold)] == [
+        few,
+        *([many] if threshold <= 1 / 7005 else []),
+    ]
+    assert len(found_pairs(db, user, threshold)) == 0
+    assert [row[0] for row in lookup(db, user, "b c d e " + " ".join(f"w{n}" for n in range(6000)), threshold)] == [
+        many
+    ]
+
+
 def test_texts_without_words_are_nobodys_duplicates(db: Connection) -> None:
     user = new_user(db)
     remember(db, user, ["!!!", "!!!", "...", "tea"])

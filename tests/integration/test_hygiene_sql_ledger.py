@@ -638,6 +638,22 @@ def test_the_triggers_follow_each_change(db: Connection) -> None:
     assert token_sets(db) == {}
 
 
+@pytest.mark.parametrize("level", ["row", "statement"])
+def test_an_insert_of_which_another_trigger_deletes_a_part(db: Connection, level: str) -> None:
+    user = new_user(db)
+    db.execute(
+        "create function public.prune() returns trigger language plpgsql as"
+        " $$ begin delete from public.user_memories where fact like '%secret%'; return null; end $$"
+    )
+    db.execute(f"create trigger a_prune after insert on public.user_memories for each {level} execute function public.prune()".encode())  # fmt: skip
+    db.execute(
+        "insert into public.user_memories (user_id, fact, memory_type)"
+        " select %s, fact, 'fact' from unnest(array['secret tea', 'tea', 'a secret', 'coffee']) x(fact)",
+        (user,),
+    )
+    assert sorted(token_sets(db).values()) == ["'coffee'", "'tea'"]
+
+
 def test_what_came_while_the_triggers_were_off_is_filled_in_batches(db: Connection) -> None:
     user = new_user(db)
     kept = memory(db, user)
