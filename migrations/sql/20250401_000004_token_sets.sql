@@ -110,13 +110,6 @@ create function public.memory_tokens_insert() returns trigger
 declare
   it record;
 begin
-  if not exists (select from pg_catalog.pg_trigger t
-                 where t.tgrelid = tg_relid and not t.tgisinternal and t.tgname <> tg_name and t.tgtype & 6 = 4) then
-    insert into public.memory_tokens (user_id, memory_id, tokens)
-    select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) from made m where m.is_active
-    on conflict (user_id, memory_id) do nothing;
-    return null;
-  end if;
   -- Another trigger may have changed new rows by now: what that wrote is newer. Or deleted some, which the foreign key does not forgive.
   begin
     insert into public.memory_tokens (user_id, memory_id, tokens)
