@@ -121,7 +121,9 @@ delete from dbops.hygiene_reviews d using (
 where d.id = x.id;
 
 -- name: batch_users
+-- (user, undone): what an undo refused can be tried again
 select b.user_id, exists (select from public.hygiene_batches u where u.user_id = b.user_id and u.undoes = b.id)
+  and not exists (select from public.ledger_left(b.user_id, b.id))
 from public.hygiene_batches b where b.id = %(batch)s::uuid and b.command <> 'undo' order by b.user_id;
 
 -- name: batch_rows

@@ -43,6 +43,24 @@ def test_near_copies_are_marked_and_undo_restores_every_row(db: Connection, memo
         library.undo(done.batch)
 
 
+def test_what_an_undo_refused_can_be_tried_again(db: Connection, memory_url: str) -> None:
+    remember(db, TEA)
+    library, before = manager(memory_url), image(db)
+    batch = library.dedupe().batch
+    assert batch
+    db.execute("set session_replication_role = replica")  # no trigger notes the time or counts versions
+    db.execute("update user_memories set source = 'x' where id = %s", [uid(2)])
+    undone = library.undo(batch)
+    assert (undone.restored, [each.id for each in undone.refused]) == (1, [uid(2)])
+    assert marked(db) == {uid(2): uid(1)}
+    db.execute("update user_memories set source = null where id = %s", [uid(2)])
+    undone = library.undo(batch)
+    assert (undone.restored, undone.refused) == (1, ())
+    assert image(db) == before
+    with pytest.raises(UsageError, match="has been undone already"):
+        library.undo(batch)
+
+
 def test_what_is_clean_makes_no_batch(db: Connection, memory_url: str) -> None:
     remember(db, ["User has a dog", "User likes tea"])
     library = manager(memory_url)
