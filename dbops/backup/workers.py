@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from queue import SimpleQueue
 from threading import Thread
 from types import TracebackType
@@ -37,7 +37,10 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.kill()
-        with self.process:  # closes its pipes and waits for its end
+        with (
+            suppress(BrokenPipeError),
+            self.process,
+        ):  # closes its pipes, whatever is left in them, and waits for its end
             pass
 
     def ready(self) -> None:
