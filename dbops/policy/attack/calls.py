@@ -24,7 +24,7 @@ _NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precisio
 _TEXTS = ("text", "character varying", "character")
 _PREFIX = re.compile(r"^(?:_+|p_|in_|arg_|the_)")
 _PIECES = re.compile(r"\b(?:and|or|where|on|then|when)\b|;", re.IGNORECASE)
-_IDS, _ROWS, _FEW, _CONSTANTS, _CALLERS = 6, 24, 4, 40, 8
+_IDS, _ROWS, _FEW, _CONSTANTS, _CALLERS = 6, 24, 2, 40, 8
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Caller:
     def calls(self, function: Function) -> list[str]:
         if not function.types:
             return [_call(function, [])]
-        ids = dict.fromkeys([*self.ids[:_IDS], self.actor.identity or None, None])
+        ids = dict.fromkeys([*self.ids[: _IDS if function.definer else _FEW], self.actor.identity or None, None])
         told = [[_argument(type_, one) for type_ in function.types] for one in ids]
         # with its caller's rights it can do nothing that the attack on the tables does not try: a few calls are enough
         values = [_from_row(function, place, row) for place, row in self.rows[: _ROWS if function.definer else _FEW]]
