@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from dbops.errors import DbopsError
 from dbops.migrate.events import Event
-from dbops.migrate.kinds import Mode
+from dbops.migrate.kinds import Mode, outside_reason
 from dbops.migrate.parse import Statement
 from dbops.migrate.plan import Act
 from dbops.migrate.worker import Worker
@@ -168,10 +168,12 @@ class _Compared:
         return self.before.relations.get(oid) or self.after.relations.get(oid)
 
     def _locks(self) -> Iterator[Lock]:
+        # CONCURRENTLY locks an index whole when nobody reads the table by it any more: that keeps nobody from the table
+        aside = outside_reason(self.statement).endswith(("INDEX CONCURRENTLY", "REINDEX CONCURRENTLY"))
         for oid, mode in self.after.locks - self.before.locks:
             relation = self._relation(oid)
             if relation is not None:  # else a catalog's, or one of TOAST, which goes with its table
-                table = self.target.get(relation.table, "") if relation.table else ""
+                table = self.target.get(relation.table, "") if relation.table and not aside else ""
                 name = self.target.get(oid, relation.name)
                 yield Lock(mode_of(mode), name, created=oid not in self.target, table=table)
 
