@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 from dbops.backup.manifest import read_all
 from dbops.backup.model import Damage, Manifest
-from dbops.backup.objects import CHUNKS, chunk_key, object_key
+from dbops.backup.objects import CHUNKS, chunk_key, hash_of, object_key
 from dbops.backup.store import Store
 from dbops.errors import ObjectMissing
 
@@ -25,8 +25,7 @@ def known(store: Store) -> frozenset[str]:
 
 def to_heal(store: Store) -> frozenset[str]:
     """The hashes of the chunks among them."""
-    names = (key.rsplit("/", 1)[-1].removesuffix(".gz") for key in known(store) if key.startswith(CHUNKS))
-    return frozenset(names)
+    return frozenset(hash_of(key) for key in known(store) if key.startswith(CHUNKS))
 
 
 def remember(store: Store, damaged: Iterable[Damage], *, whole: bool) -> None:

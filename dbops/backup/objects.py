@@ -53,8 +53,13 @@ def chunk_key(sha256: str) -> str:
     return f"{CHUNKS}{sha256[:2]}/{sha256}.gz"
 
 
+def hash_of(key: str) -> str:
+    """The hash of the chunk that lies there."""
+    return key.rpartition("/")[2].removesuffix(".gz")
+
+
 def is_chunk_key(key: str) -> bool:
-    sha256 = key.rpartition("/")[2].removesuffix(".gz")
+    sha256 = hash_of(key)
     return is_sha256(sha256) and key == chunk_key(sha256)
 
 

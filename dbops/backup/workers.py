@@ -37,10 +37,8 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.process.kill()
-        with (
-            suppress(BrokenPipeError),
-            self.process,
-        ):  # closes its pipes, whatever is left in them, and waits for its end
+        # closes its pipes, whatever is left in them, and waits for its end
+        with suppress(BrokenPipeError), self.process:
             pass
 
     def ready(self) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, CleanupPlan, Done, Tell
-from dbops.hygiene.session import Apart, Session
+from dbops.hygiene.session import Apart, Session, since
 from dbops.wording import count
 
 _AT_ONCE = 1000  # rows of one transaction
@@ -54,7 +54,7 @@ def carry_out(
     started = time.monotonic()
     purged = _purge(session, plan, tell)
     if not plan.users:
-        return Done(None, "cleanup", 0, 0, 0, 0, plan.rows, duration_ms=_since(started), purged=purged)
+        return Done(None, "cleanup", 0, 0, 0, 0, plan.rows, duration_ms=since(started), purged=purged)
     batch = record.begin(session, "cleanup", MEMORIES, {"days": plan.days}, rows=plan.rows, purge_after=purge_after)
     deleted, users, apart = 0, 0, Apart(session, len(plan.users))
     for user, *_ in plan.users:
@@ -63,12 +63,8 @@ def carry_out(
         tell(f"{count(deleted, 'row')} deleted")
     record.end(session, batch)
     return Done(
-        batch, "cleanup", users, 0, deleted, 0, plan.rows, (), _since(started), tuple(apart.failed), purged
+        batch, "cleanup", users, 0, deleted, 0, plan.rows, (), since(started), tuple(apart.failed), purged
     )  # fmt: skip
-
-
-def _since(started: float) -> float:
-    return (time.monotonic() - started) * 1000
 
 
 def _over(session: Session, *, memories: bool) -> tuple[list[str], list[str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Done, Merge, Plan, ScopePlan, Tell
-from dbops.hygiene.session import Apart, Session
+from dbops.hygiene.session import Apart, Session, since
 from dbops.wording import count
 
 
@@ -23,7 +23,7 @@ def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> D
     started = time.monotonic()
     todo = [scope for scope in plan.scopes if scope.merges or scope.doubts]
     if not todo:
-        return Done(None, "dedupe", 0, plan.pairs, 0, 0, plan.rows, duration_ms=_since(started))
+        return Done(None, "dedupe", 0, plan.pairs, 0, 0, plan.rows, duration_ms=since(started))
     settings = record.search_settings(plan.search)
     batch = record.begin(session, "dedupe", MEMORIES, settings, rows=plan.rows, pairs=plan.pairs)
     marked, users, review, skipped = 0, 0, 0, list[str]()
@@ -46,13 +46,9 @@ def carry_out(session: Session, plan: Plan, *, tell: Tell = lambda _: None) -> D
         review,
         plan.rows,
         tuple(skipped),
-        _since(started),
+        since(started),
         tuple(apart.failed),
     )
-
-
-def _since(started: float) -> float:
-    return (time.monotonic() - started) * 1000
 
 
 def _apply(session: Session, batch: str, scope: ScopePlan, settings: str) -> tuple[int, list[str]]:

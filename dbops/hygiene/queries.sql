@@ -297,10 +297,6 @@ set state = %(state)s, decided_at = pg_catalog.clock_timestamp(), decided_by = s
 where id = any (%(ids)s::bigint[]);
 
 -- name: reopen
--- an acceptance that was undone is to be judged again
+-- an acceptance that was undone is to be judged again; of one user or of all
 update dbops.hygiene_reviews set state = 'open', decided_at = null, decided_by = null, decided_in = null
-where decided_in = %(batch)s::uuid;
-
--- name: reopen_user
-update dbops.hygiene_reviews set state = 'open', decided_at = null, decided_by = null, decided_in = null
-where decided_in = %(batch)s::uuid and scope = %(user)s::text;
+where decided_in = %(batch)s::uuid and (%(user)s::text is null or scope = %(user)s);

@@ -15,7 +15,7 @@ from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Plan, Row, ScopePlan, Search, Tell
 from dbops.hygiene.plan import plan_scope
 from dbops.hygiene.semantic import semantic_pairs
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Session, since
 from dbops.wording import count
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
     note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
     return Plan(
         MEMORIES, search, sum(sizes.values()), tuple(scopes), oversized,
-        (time.monotonic() - started) * 1000, (note,) if unread else (),
+        since(started), (note,) if unread else (),
     )  # fmt: skip
 
 

@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 ROOM = "hygiene"
 T = TypeVar("T")
 _LOCK_TIMEOUT, _DEADLOCK, _CANCELED = "55P03", "40P01", "57014"
-_EVERYBODYS = (
-    "53",
-    "57",
-    "58",
-    "XX",
-)  # SQLSTATE classes: no resources, intervention (a cancel), system, internal error
+# SQLSTATE classes: no resources, intervention (a cancel), system, internal error
+_EVERYBODYS = ("53", "57", "58", "XX")
 _WAITS = 3  # users in a row: then it is not one user's rows that are locked
 
 
@@ -150,6 +146,11 @@ class Apart:
 def _is_everybodys(error: DbopsError) -> bool:
     state = getattr(error.__cause__, "sqlstate", None) or ""
     return isinstance(error, CannotConnect) or state.startswith(_EVERYBODYS)
+
+
+def since(started: float) -> float:
+    """Milliseconds since that moment of time.monotonic()."""
+    return (time.monotonic() - started) * 1000
 
 
 def _milliseconds(seconds: float) -> str:

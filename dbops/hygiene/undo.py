@@ -100,6 +100,6 @@ def _undo_user(session: Session, batch: str, own: str, user: str) -> list[tuple[
             (table, id_, reason) for table, id_, reason in session.rows("undo", {"user": user, "batch": batch})
         ]
         # with the rows: a run that is killed after its last user leaves no acceptance that was undone
-        session.act("reopen_user", {"batch": batch, "user": user})
+        session.act("reopen", {"batch": batch, "user": user})
         record.add(session, own, marked=sum(reason is None for *_, reason in rows))
     return rows

@@ -9,7 +9,7 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from dbops.hygiene import record
 from dbops.hygiene.model import Done, Plan, ScopePlan
-from dbops.hygiene.session import Apart, Session
+from dbops.hygiene.session import Apart, Session, since
 from dbops.hygiene.table.model import Target
 from dbops.hygiene.table.scan import unmarked
 from dbops.hygiene.table.source import KEY, KEYS, Source, hinted, raw, read_source
@@ -36,9 +36,17 @@ def carry_out_table(session: Session, target: Target, plan: Plan) -> Done:
         changed, review, scopes = changed + found[0], review + len(scope.doubts), scopes + bool(found[0])
         skipped += found[1]
     record.end(session, batch)
-    duration = (time.monotonic() - started) * 1000
     return Done(
-        batch, "dedupe", scopes, plan.pairs, changed, review, plan.rows, tuple(skipped), duration, tuple(apart.failed)
+        batch,
+        "dedupe",
+        scopes,
+        plan.pairs,
+        changed,
+        review,
+        plan.rows,
+        tuple(skipped),
+        since(started),
+        tuple(apart.failed),
     )
 
 

@@ -14,7 +14,7 @@ from dbops.database import translated
 from dbops.hygiene import record
 from dbops.hygiene.model import Plan, Row, Search
 from dbops.hygiene.plan import plan_scope
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Session, since
 from dbops.hygiene.table.model import NOTHING, Target
 from dbops.hygiene.table.source import COMMA, KEY, KEYS, ROOM, Source, hinted, raw, read_source, verbatim
 from dbops.sql import queries, shipped
@@ -42,7 +42,7 @@ def scan_table(session: Session, target: Target, search: Search) -> Plan:
     ]
     return Plan(
         source.shown, search, count, tuple(scope for scope in scopes if scope.pairs),
-        tuple((scope, key) for scope, key in found), (time.monotonic() - started) * 1000, deletes=target.deletes,
+        tuple((scope, key) for scope, key in found), since(started), deletes=target.deletes,
     )  # fmt: skip
 
 

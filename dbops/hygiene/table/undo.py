@@ -41,7 +41,7 @@ def undo_table(session: Session, batch: str) -> Undone:
     own = record.begin(session, "undo", table, {}, undoes=batch)
     with session.transaction():
         # first: a run that is killed leaves no acceptance that was undone
-        session.act("reopen", {"batch": batch})
+        session.act("reopen", {"batch": batch, "user": None})
     undo = _Undo(session, source, target.deletes, batch, own)
     restored, altered = 0, list[Refused]()
     while True:

@@ -169,7 +169,7 @@ class _Compared:
 
     def _locks(self) -> Iterator[Lock]:
         # CONCURRENTLY locks an index whole when nobody reads the table by it any more: that keeps nobody from the table
-        aside = outside_reason(self.statement).endswith(("INDEX CONCURRENTLY", "REINDEX CONCURRENTLY"))
+        aside = outside_reason(self.statement).endswith("INDEX CONCURRENTLY")  # REINDEX too
         for oid, mode in self.after.locks - self.before.locks:
             relation = self._relation(oid)
             if relation is not None:  # else a catalog's, or one of TOAST, which goes with its table

@@ -150,7 +150,7 @@ class Attacker:
                 leak = Leak(table, bout.actor.name, shot.attempt.verb, via, what, script(shot, made))
                 leaks.setdefault((leak.actor, leak.verb, via), leak)
         tried = frozenset((table, shot.attempt.verb, bout.actor.name) for bout, shot in shots)
-        ends = tuple((outcome.state, outcome.found) for outcome in outcomes)
+        ends = tuple(outcome.end for outcome in outcomes)
         return Found(len(shots), tuple(leaks.values()), (), tried, frozenset(), ends)
 
     # --- controls ---
@@ -171,7 +171,7 @@ class Attacker:
             vacuous.append(
                 Vacuous(table, shot.actor.name, f"{shot.attempt.verb} is allowed here and does not work: {why}")
             )
-        ends = tuple((outcome.state, outcome.found) for outcome in outcomes)
+        ends = tuple(outcome.end for outcome in outcomes)
         return Found(0, (), tuple(vacuous), frozenset(can), frozenset(can), ends)
 
 

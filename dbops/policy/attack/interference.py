@@ -12,7 +12,7 @@ from dbops.policy.attack.assault import Attacker, Found
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.result import Leak
 from dbops.policy.attack.runner import TOLD, run, script
-from dbops.policy.attack.statements import text, there
+from dbops.policy.attack.statements import as_replica, text, there
 from dbops.policy.attack.target import Attempt, Outcome, Place, Row, Shot
 from dbops.policy.model import Name
 
@@ -39,8 +39,7 @@ def removal(attacker: Attacker, actor: Actor, places: Iterable[Place]) -> tuple[
         )
         for place in places
     ]
-    replica = "SET LOCAL session_replication_role = "
-    return (f"{replica}replica", *map(text, gone), f"{replica}origin")
+    return as_replica(*map(text, gone))
 
 
 def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, list[Outcome]]:
@@ -55,27 +54,23 @@ def compare(attacker: Attacker, readings: Sequence[Reading]) -> tuple[Found, lis
         without_them.append(_shot(reading, (*taken[key], *reading.after)))
     outcomes = run(attacker.conn, [*plain, *without_them])
     first, gone = outcomes[: len(plain)], outcomes[len(plain) :]
-    differ = [n for n in range(len(plain)) if _end(first[n]) != _end(gone[n])]
+    differ = [n for n in range(len(plain)) if first[n].end != gone[n].end]
     # once more: what differs from call to call by itself says nothing
     again = [*first]
     for n, outcome in zip(differ, run(attacker.conn, [plain[n] for n in differ]), strict=True):
         again[n] = outcome
     leaks = []
     for reading, shot, one, other, same in zip(readings, plain, first, gone, again, strict=True):
-        steady = _end(one) == _end(same)
-        if steady and one.worked and _end(one) != _end(other):
+        steady = one.end == same.end
+        if steady and one.worked and one.end != other.end:
             place = _culprit(attacker, reading, one)
             what = "what it shows changes when the rows of others are taken away"
             leaks.append(_leak(reading, place, shot, what, _row(attacker, reading, place, other)))
         elif not steady and one.worked and (told := _names(reading, one.found or "")):
             leaks.append(_leak(reading, told[0], shot, f"it shows {told[1]}, of a row of others"))
-    ends = tuple(map(_end, outcomes))
+    ends = tuple(outcome.end for outcome in outcomes)
     tried = frozenset((str(r.hidden[0].name), r.verb, r.actor.name) for r in readings if r.hidden)
     return Found(len(plain) + len(without_them), tuple(leaks), (), tried, frozenset(), ends), list(first)
-
-
-def _end(outcome: Outcome) -> tuple[str, str | None]:
-    return outcome.state, outcome.found
 
 
 def _leak(reading: Reading, place: Place, shot: Shot, what: str, row: Row | None = None) -> Leak:
@@ -107,7 +102,7 @@ def _culprit(attacker: Attacker, reading: Reading, one: Outcome) -> Place:
         _shot(reading, (*removal(attacker, reading.actor, [place]), *reading.after)) for place in reading.hidden
     ]
     outcomes = run(attacker.conn, prepared)
-    changed = (p for p, o in zip(reading.hidden, outcomes, strict=True) if (o.found, o.state) != (one.found, one.state))
+    changed = (p for p, o in zip(reading.hidden, outcomes, strict=True) if o.end != one.end)
     return next(changed, reading.hidden[0])
 
 

@@ -53,7 +53,7 @@ def answers(attacker: Attacker, asked: Sequence[Question]) -> Found:
         if refused.state == state and refused.hit == question.key.name and free.worked:
             leak = _leak(question)
             leaks.setdefault((leak.table, leak.actor, leak.via), leak)
-    ends = tuple((outcome.state, outcome.found) for outcome in outcomes)
+    ends = tuple(outcome.end for outcome in outcomes)
     return Found(len(shots), tuple(leaks.values()), outcomes=ends)
 
 

@@ -15,14 +15,12 @@ from dbops.policy.attack.made import MARK, Base, Maker, Try, Workshop
 from dbops.policy.attack.oracle import relation
 from dbops.policy.attack.runner import TOLD, install, run
 from dbops.policy.attack.selects import Path, bound, conditions, words
-from dbops.policy.attack.statements import text
+from dbops.policy.attack.statements import as_replica, text
 from dbops.policy.attack.subjects import Subject, probes, subjects, told, values
 from dbops.policy.attack.target import Attempt, Shot, Values
 from dbops.policy.attack.ways import asks_session
 from dbops.policy.model import Name
 
-_REPLICA = "SET LOCAL session_replication_role = replica"
-_ORIGIN = "SET LOCAL session_replication_role = origin"
 _COLUMNS = 12
 _FAILURES = 2  # whoever fails has tried every value
 
@@ -100,7 +98,7 @@ class Passer(Maker[Passage]):
     def _absent(self, base: Base, way: Passage) -> Shot:
         gone = sql.SQL("DELETE FROM {} WHERE {} = {}")
         delete = text(gone.format(relation(self.table), MARK, sql.Literal(base.row.mark)))
-        return self._shot(way, (_REPLICA, delete, _ORIGIN) if base.keys is None else ())
+        return self._shot(way, as_replica(delete) if base.keys is None else ())
 
     def _present(self, base: Base, way: Passage, tries: Iterable[Values]) -> list[Shot]:
         return [self._shot(way, (text(self._statement(base, each)),)) for each in tries]

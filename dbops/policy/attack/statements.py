@@ -43,7 +43,7 @@ def assign(columns: Sequence[str], row: Row) -> sql.Composable:
 
 def _quietly(place: Place, *statements: str) -> tuple[str, ...]:
     # only where it is needed: each change of this setting throws all plans of the session away
-    return (_REPLICA, *statements, _ORIGIN) if place.guarded else statements
+    return as_replica(*statements) if place.guarded else statements
 
 
 def without(place: Place, *rows: Row) -> tuple[str, ...]:
@@ -56,6 +56,11 @@ def alone(place: Place, row: Row) -> tuple[str, ...]:
     """Take all other rows away, and what refers to this one: a statement without WHERE then meets this row only."""
     delete = sql.SQL("DELETE FROM {} WHERE ({}) IS NOT TRUE").format(relation(place.name), is_row(place, row))
     return _quietly(place, text(delete), *_childless(place, row))
+
+
+def as_replica(*statements: str) -> tuple[str, ...]:
+    """The statements without triggers and foreign keys."""
+    return (_REPLICA, *statements, _ORIGIN)
 
 
 def childless(place: Place, row: Row) -> tuple[str, ...]:
@@ -93,7 +98,7 @@ def insert(place: Place, target: Name, row: Row, tail: sql.Composable | None = N
 def there(place: Place, row: Row) -> tuple[str, ...]:
     """Make the row where it is not yet, without triggers and foreign keys: what a script of its own begins with."""
     whole = replace(place, granted={})
-    return (_REPLICA, insert(whole, place.name, row, sql.SQL(" ON CONFLICT DO NOTHING")), _ORIGIN)
+    return as_replica(insert(whole, place.name, row, sql.SQL(" ON CONFLICT DO NOTHING")))
 
 
 def update(target: Name, columns: Sequence[str], row: Row, tail: sql.Composable | None = None) -> str:

@@ -116,6 +116,11 @@ class Outcome:
     def worked(self) -> bool:
         return self.phase == "done"
 
+    @property
+    def end(self) -> tuple[str, str | None]:
+        """What is compared of two outcomes."""
+        return self.state, self.found
+
 
 @dataclass(frozen=True)
 class Shot:

@@ -14,7 +14,7 @@ from dbops.policy.attack.oracle import fixed, relation
 from dbops.policy.attack.result import Vacuous
 from dbops.policy.attack.runner import TOLD, run
 from dbops.policy.attack.selects import Path
-from dbops.policy.attack.statements import text
+from dbops.policy.attack.statements import as_replica, text
 from dbops.policy.attack.subjects import Subject, probes, query_of, told, values
 from dbops.policy.attack.target import Attempt, Place, Shot
 from dbops.policy.attack.ways import joined
@@ -91,18 +91,14 @@ def shows(
     own: bool = False,
 ) -> bool:
     """Whether one of the statements gives another thing when there are no rows at all: `own`, in the actor's own role."""
-    replica = "SET LOCAL session_replication_role = "
     gone = [text(sql.SQL("DELETE FROM {}").format(relation(place.name))) for place in places]
-    prepare = (f"{replica}replica", *gone, f"{replica}origin", *after)
+    prepare = (*as_replica(*gone), *after)
     shots = []
     for actor, statement in readings:
         who = actor if own else replace(actor, role="none")
         shots += [Shot(who, Attempt("select", "", statement, "rows", before), TOLD) for before in ((), prepare)]
     outcomes = run(attacker.conn, shots)
-    return any(
-        one.worked and (one.found, one.state) != (other.found, other.state)
-        for one, other in zip(outcomes[::2], outcomes[1::2], strict=True)
-    )
+    return any(one.worked and one.end != other.end for one, other in zip(outcomes[::2], outcomes[1::2], strict=True))
 
 
 def _shot(subject: Subject, actor: Actor, statement: str, prepare: tuple[str, ...]) -> Shot:
