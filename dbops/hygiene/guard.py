@@ -125,10 +125,10 @@ def _read(text: str) -> _Text:
         # a month or weekday; "may" and "march" are verbs as well, in lower case
         if plain in DATES or (plain[-1] == "s" and plain[:-1] in DATES):
             dates.append(plain.removesuffix("s"))
-        if plain in _CONTRACTED:
+        if plain in _CONTRACTED:  # never a name, whatever its capitals
             words += _CONTRACTED[plain]
-        else:
-            words.append(plain)
+            continue
+        words.append(plain)
         if cased and word != folded and word != word.lower() and plain not in FUNCTION:
             initial = word[1:] == word[1:].lower() and _SENTENCE_END.search(
                 text[max(match.start() - 9, 0) : match.start()]

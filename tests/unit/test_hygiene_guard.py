@@ -104,6 +104,7 @@ def test_precision_and_recall_on_pairs_that_it_was_not_made_with(capsys: pytest.
         ("USER LIKES TEA", "user likes tea", None),
         ("", "", None),
         ("!!!", "...", None),
+        ("User cannot swim", "User Cannot Swim", None),
     ],
 )
 def test_the_reason_is_told(a: str, b: str, reason: str | None) -> None:
