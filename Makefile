@@ -16,9 +16,10 @@ test: check
 quick: .venv/installed
 	$(BIN)/pytest -q -m quick tests/unit
 
-# The fault runs whole.
+# The fault runs whole, and the property tests with examples of their own.
 faults: .venv/installed
 	DBOPS_TEST_FAULTS=whole $(BIN)/pytest -n $(WORKERS) --dist worksteal -q tests/faults
+	DBOPS_TEST_FAULTS=whole $(BIN)/pytest -n $(WORKERS) --dist worksteal -q -m hypothesis tests
 
 check: .venv/installed
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dbops.policy.attack.actors import Actor, intruders, sign_in, user
@@ -117,20 +117,24 @@ class Planner:
                 member.user,
                 thorough=number == 0 or not at_home,
             )
+            rightful = self._at_home(pair, member, by_tenant[home]) if at_home else ()
             if number:
-                plans.append(
-                    Plan(place, (Bout(hunter, pair),), self._rightful(pair, member.user, member) if at_home else ())
-                )
+                plans.append(Plan(place, (Bout(hunter, pair),), rightful))
             else:
                 victim = next(one.user for one in members if one.tenant == away)
-                plans.append(
-                    self._assembled(
-                        pair, [hunter], member.user, victim, marks, self._rightful(pair, member.user, member)
-                    )
-                )
+                plans.append(self._assembled(pair, [hunter], member.user, victim, marks, rightful))
         stranger = user(auth, "another user", self._stranger(members))
         plans.append(Plan(place, (Bout(stranger, Pair(place, place.name, None, by_tenant[home][0])),)))
         return _joined(place, plans)
+
+    def _at_home(self, pair: Pair, member: Membership, rows: Sequence[Row]) -> tuple[Control, ...]:
+        """What a member may do with his own row, and by his role with that of another member."""
+        own = self._rightful(pair, member.user, member)
+        owner = pair.place.rules.owner if pair.place.rules else None
+        other = next((row for row in rows if owner and row.values[owner] not in (member.user, None)), None)
+        if other is None or pair.own is None or other.mark == pair.own.mark:
+            return own
+        return (*own, *self._rightful(replace(pair, own=other), member.user, member))
 
     def _rows_of(self, place: Place, tenant: str) -> list[Row]:
         assert place.rules is not None
