@@ -70,8 +70,8 @@ class Planner:
             return self._nothing(place, f"all rows have the same {owner}: there is no victim")
         most = min(counted, key=lambda who: (-counted[who], str(who)))
         attacker = self.attacker if self.attacker in counted else most
-        own = next(row for row in place.rows if row.values[owner] == attacker)
-        victim = self._victim(place, [row for row in place.rows if row.values[owner] not in (attacker, None)])
+        own = _unshared(place, [row for row in place.rows if row.values[owner] == attacker])
+        victim = _unshared(place, [row for row in place.rows if row.values[owner] not in (attacker, None)])
         pair = Pair(place, place.name, own, victim)
         hunter = user(self.definitions.auth, "another user", str(attacker), thorough=True)
         return self._assembled(
@@ -85,11 +85,6 @@ class Planner:
         verbs = tuple(verb for verb in VERBS if may(rules, verb, role, owns=owns))
         name = "owner" if membership is None else _member(membership)
         return (Control(user(auth, name, identity), pair, verbs),)
-
-    def _victim(self, place: Place, rows: Sequence[Row]) -> Row:
-        """A row that no rule shares, where there is one."""
-        shared = frozenset[str]().union(*place.open)
-        return next((row for row in rows if row.mark not in shared), rows[0])
 
     # --- rows of a tenant ---
 
@@ -110,7 +105,7 @@ class Planner:
         for number, member in enumerate(members):
             at_home = member.tenant == home
             own = self._own(place, member, by_tenant[member.tenant])
-            pair = Pair(place, place.name, own, self._victim(place, by_tenant[away if at_home else home]))
+            pair = Pair(place, place.name, own, _unshared(place, by_tenant[away if at_home else home]))
             hunter = user(
                 auth,
                 _member(member) if at_home else "member of another tenant",
@@ -131,10 +126,10 @@ class Planner:
         """What a member may do with his own row, and by his role with that of another member."""
         own = self._rightful(pair, member.user, member)
         owner = pair.place.rules.owner if pair.place.rules else None
-        other = next((row for row in rows if owner and row.values[owner] not in (member.user, None)), None)
-        if other is None or pair.own is None or other.mark == pair.own.mark:
+        others = [row for row in rows if owner and row.values[owner] not in (member.user, None) and row != pair.own]
+        if not others:
             return own
-        return (*own, *self._rightful(replace(pair, own=other), member.user, member))
+        return (*own, *self._rightful(replace(pair, own=_unshared(pair.place, others)), member.user, member))
 
     def _rows_of(self, place: Place, tenant: str) -> list[Row]:
         assert place.rules is not None
@@ -143,7 +138,7 @@ class Planner:
 
     def _own(self, place: Place, member: Membership, rows: Sequence[Row]) -> Row:
         owner = place.rules.owner if place.rules else None
-        return next((row for row in rows if owner and row.values[owner] == member.user), rows[0])
+        return _unshared(place, [row for row in rows if owner and row.values[owner] == member.user] or rows)
 
     def _stranger(self, members: Sequence[Membership]) -> str:
         taken = {member.user for member in members}
@@ -153,7 +148,7 @@ class Planner:
 
     def _nobodys(self, place: Place) -> Plan:
         auth = self.definitions.auth
-        pair = Pair(place, place.name, None, self._victim(place, place.rows))
+        pair = Pair(place, place.name, None, _unshared(place, place.rows))
         victim = next((one for one in self.seeded.users if one != self.attacker), NOBODY)
         hunter = user(auth, "another user", self.attacker, thorough=True)
         return self._assembled(pair, [hunter], self.attacker, victim, {}, ())
@@ -253,6 +248,12 @@ class Planner:
             return user(auth, "another user", NOBODY if auth.supabase else self.attacker)
         visitor = intruders(auth, NOBODY, NOBODY, {})[0]
         return Actor("anon" if role == auth.anon_role else f"role {role}", role, visitor.settings)
+
+
+def _unshared(place: Place, rows: Sequence[Row]) -> Row:
+    """A row that no rule shares, where there is one: what is seen of it is seen by its owner's or tenant's right."""
+    shared = frozenset[str]().union(*place.open)
+    return next((row for row in rows if row.mark not in shared), rows[0])
 
 
 def _member(member: Membership) -> str:
