@@ -53,7 +53,8 @@ end
 $make$;
 comment on function public.word_fold(text) is 'A text beyond ASCII in lower case and normal form, with spaces between its words';
 
-create function public.word_set(p_text text) returns text[]
+-- What is more than letters, digits and spaces with punctuation that ends words.
+create function public.word_cut(p_text text) returns text[]
   language plpgsql immutable strict parallel safe set search_path = '' as $$
 declare
   t text := p_text;
@@ -65,66 +66,95 @@ begin
   else
     t := public.word_fold(t);
   end if;
-  if t collate "C" ~ '[''.,][^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]|[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f][+#]' then
-    -- kept: ' between word characters, . and , between digits, + and # that end a word
-    t := regexp_replace(t, '(?:[\x01-\x22\x24-\x26\x28-\x2a\x2d\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]'
-      '|''(?![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])|(?<![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])'''
-      '|[.,](?![0-9])|(?<![0-9])[.,]'
-      '|(?<![^\x01-\x22\x24-\x2a\x2c-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])[+#]|[+#]+(?=[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]))+'
-      collate "C", ' ', 'g');
-  else
-    t := regexp_replace(t, '[\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+' collate "C", ' ', 'g');
-  end if;
+  -- kept: ' between word characters, . and , between digits, + and # that end a word
+  t := regexp_replace(t, '(?:[\x01-\x22\x24-\x26\x28-\x2a\x2d\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]'
+    '|''(?![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])|(?<![^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])'''
+    '|[.,](?![0-9])|(?<![0-9])[.,]'
+    '|(?<![^\x01-\x22\x24-\x2a\x2c-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f])[+#]+|[+#]+(?=[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]))+'
+    collate "C", ' ', 'g');
   if length(t) > 255 then
     t := regexp_replace(t, '([^ ]{255})' collate "C", '\1 ', 'g'); -- tsvector takes no word of more than 2 kB
   end if;
-  return tsvector_to_array(array_to_tsvector(array_remove(string_to_array(t, ' '), '')));
+  return array_remove(string_to_array(t, ' '), '');
 end
 $$;
+comment on function public.word_cut(text) is 'The words of any text as they come; NULL where it has more than 50,000 bytes';
+
+-- Written so that the planner puts it in place (a body that is bound when it is made needs no search_path of its own): half of what
+-- a word set costs would be calls. The short way is for ASCII without ' . , before a word and + # after one, and short of 255.
+create function public.word_list(p_text text) returns text[]
+  language sql immutable parallel safe
+  return case
+    when octet_length(p_text) < 255
+      and p_text collate "C" !~ '[^\x01-\x7f]|[''.,][^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]|[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f][+#]'
+    then array_remove(string_to_array(lower(
+      regexp_replace(p_text, '[\x01-\x1f\x21-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+' collate "C", ' ', 'g') collate "C"), ' '), '')
+    else public.word_cut(p_text)
+  end;
+comment on function public.word_list(text) is 'The words of a text as they come; NULL where it has more than 50,000 bytes';
+
+create function public.word_set(p_text text) returns text[]
+  language sql immutable parallel safe
+  return tsvector_to_array(array_to_tsvector(public.word_list(p_text)));
 comment on function public.word_set(text) is 'The distinct words of a text, sorted: what its duplicates are judged by; NULL where it has more than 50,000 bytes';
+
+-- The sketch has a bit for each word, of 64: a set that lacks few of another's words lacks few of its bits.
+create function public.token_set(p_text text) returns table (tokens tsvector, words integer, sketch bigint)
+  language sql immutable parallel safe
+begin atomic
+  select s.tokens, length(s.tokens),
+    (select bit_or(1::bigint << (hashtext(w.word) & 63)) from (select unnest(s.list) collate "C" as word) w)
+  from (
+    select l.list, array_to_tsvector(l.list) as tokens
+    from (select public.word_list(p_text) as list offset 0) l
+    offset 0 -- each once, not once for each of its uses
+  ) s;
+end;
+comment on function public.token_set(text) is 'A text as memory_tokens keeps it';
 
 create table public.memory_tokens (
   user_id uuid not null,
   memory_id uuid not null,
+  words integer,
+  sketch bigint,
   tokens tsvector,
-  words integer generated always as (length(tokens)) stored,
-  constraint memory_tokens_pkey primary key (user_id, memory_id),
-  constraint memory_tokens_memory foreign key (user_id, memory_id)
-    references public.user_memories (user_id, id) on update cascade on delete cascade
+  constraint memory_tokens_pkey primary key (user_id, memory_id)
 );
 alter table public.memory_tokens enable row level security;
 alter table public.memory_tokens force row level security;
 comment on table public.memory_tokens is 'The word set of each active memory; without one where the text is too large. Triggers write it, users read theirs';
 
-create index memory_tokens_size on public.memory_tokens (user_id, words);
-
--- The triggers' functions run as the owner of the table, whom FORCE binds as well. policies/memory_tokens.sql says the same.
+-- The triggers' functions run as the owner of the tables, whom FORCE binds as well. policies/memory_tokens.sql says the same.
 do $$
 begin
   execute format('create policy keeper on public.memory_tokens to %I using (true) with check (true)', current_user);
+  execute format('create policy keeper on public.user_memories for select to %I using (pg_trigger_depth() > 0)', current_user);
 end
 $$;
 
+-- Triggers keep what a foreign key would: its check costs an INSERT of many rows as much as all else here together.
 create function public.memory_tokens_insert() returns trigger
   language plpgsql security definer set search_path = '' as $$
-declare
-  it record;
 begin
-  -- Another trigger may have changed new rows by now: what that wrote is newer. Or deleted some, which the foreign key does not forgive.
-  begin
-    insert into public.memory_tokens (user_id, memory_id, tokens)
-    select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) from made m where m.is_active
-    on conflict (user_id, memory_id) do nothing;
-  exception when foreign_key_violation then
-    for it in select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact)) as tokens from made m where m.is_active loop
-      begin
-        insert into public.memory_tokens (user_id, memory_id, tokens) values (it.user_id, it.id, it.tokens)
-        on conflict (user_id, memory_id) do nothing;
-      exception when foreign_key_violation then
-        null;
-      end;
-    end loop;
-  end;
+  if pg_stat_get_xact_tuples_deleted(tg_relid) = 0 then
+    begin
+      insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+      select m.user_id, m.id, k.words, k.sketch, k.tokens
+      from made m cross join lateral public.token_set(m.fact) k
+      where m.is_active;
+      return null;
+    exception when unique_violation then
+      null; -- another trigger has changed a new row by now, and its word set is there
+    end;
+  end if;
+  -- another trigger may have deleted some of the new rows
+  insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+  select m.user_id, m.id, k.words, k.sketch, k.tokens
+  from made n
+  join public.user_memories m on m.user_id = n.user_id and m.id = n.id
+  cross join lateral public.token_set(m.fact) k
+  where m.is_active
+  on conflict (user_id, memory_id) do nothing;
   return null;
 end
 $$;
@@ -133,22 +163,49 @@ comment on function public.memory_tokens_insert() is 'Writes the word sets of ne
 create function public.memory_tokens_update() returns trigger
   language plpgsql security definer set search_path = '' as $$
 begin
+  if not new.is_active or (new.user_id, new.id) <> (old.user_id, old.id) then
+    delete from public.memory_tokens k where k.user_id = old.user_id and k.memory_id = old.id;
+  end if;
   if new.is_active then
-    insert into public.memory_tokens (user_id, memory_id, tokens)
-    values (new.user_id, new.id, array_to_tsvector(public.word_set(new.fact)))
-    on conflict (user_id, memory_id) do update set tokens = excluded.tokens;
-  else
-    delete from public.memory_tokens k where k.user_id = new.user_id and k.memory_id = new.id;
+    insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+    select new.user_id, new.id, k.words, k.sketch, k.tokens from public.token_set(new.fact) k
+    on conflict (user_id, memory_id) do update set words = excluded.words, sketch = excluded.sketch, tokens = excluded.tokens;
   end if;
   return null;
 end
 $$;
-comment on function public.memory_tokens_update() is 'Keeps the word set of a memory that says something else, is forgotten, or comes back';
+comment on function public.memory_tokens_update() is 'Keeps the word set of a memory that says something else, is forgotten, comes back, or has another key';
+
+create function public.memory_tokens_delete() returns trigger
+  language plpgsql security definer set search_path = '' as $$
+begin
+  delete from public.memory_tokens k using gone g where k.user_id = g.user_id and k.memory_id = g.id;
+  return null;
+end
+$$;
+comment on function public.memory_tokens_delete() is 'Deletes the word sets of deleted memories, all of a statement at once';
+
+create function public.memory_tokens_truncate() returns trigger
+  language plpgsql security definer set search_path = '' as $$
+begin
+  truncate public.memory_tokens;
+  return null;
+exception when object_in_use then
+  delete from public.memory_tokens; -- the same statement truncates it
+  return null;
+end
+$$;
+comment on function public.memory_tokens_truncate() is 'Without memories there are no word sets';
 
 create trigger user_memories_tokens_insert after insert on public.user_memories
   referencing new table as made for each statement execute function public.memory_tokens_insert();
 create trigger user_memories_tokens_update after update on public.user_memories for each row
-  when (old.fact <> new.fact or old.is_active <> new.is_active) execute function public.memory_tokens_update();
+  when (old.fact <> new.fact or old.is_active <> new.is_active or old.id <> new.id or old.user_id <> new.user_id)
+  execute function public.memory_tokens_update();
+create trigger user_memories_tokens_delete after delete on public.user_memories
+  referencing old table as gone for each statement execute function public.memory_tokens_delete();
+create trigger user_memories_tokens_truncate after truncate on public.user_memories
+  for each statement execute function public.memory_tokens_truncate();
 
 -- For rows that were there before the triggers, or came while they were off. The operator's.
 -- Merged in the order of both keys: a batch costs no more than its own rows and a walk over the keys before them.
@@ -161,8 +218,8 @@ begin
     raise exception 'a batch of % rows: at least 1 is needed', coalesce(p_batch::text, 'NULL')
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
   end if;
-  insert into public.memory_tokens (user_id, memory_id, tokens)
-  select m.user_id, m.id, array_to_tsvector(public.word_set(m.fact))
+  insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+  select m.user_id, m.id, k.words, k.sketch, k.tokens
   from (
     select m.user_id, m.id, m.fact
     from public.user_memories m
@@ -172,6 +229,7 @@ begin
     limit p_batch
     for share of m -- whoever changes one of them waits: its trigger must find this row
   ) m
+  cross join lateral public.token_set(m.fact) k
   on conflict (user_id, memory_id) do nothing;
   get diagnostics filled = row_count;
   return filled;
@@ -182,17 +240,27 @@ comment on function public.fill_memory_tokens(integer) is 'Writes word sets that
 revoke all on table public.memory_tokens from public, anon, authenticated;
 grant select on table public.memory_tokens to authenticated;
 grant select, insert, update, delete on table public.memory_tokens to service_role;
-revoke all on function public.word_fold(text), public.word_set(text), public.memory_tokens_insert(), public.memory_tokens_update(),
+revoke all on function public.word_fold(text), public.word_cut(text), public.word_list(text), public.word_set(text), public.token_set(text),
+  public.memory_tokens_insert(), public.memory_tokens_update(), public.memory_tokens_delete(), public.memory_tokens_truncate(),
   public.fill_memory_tokens(integer) from public, anon, authenticated;
-grant execute on function public.word_fold(text), public.word_set(text) to authenticated, service_role;
+grant execute on function public.word_fold(text), public.word_cut(text), public.word_list(text), public.word_set(text),
+  public.token_set(text) to authenticated, service_role;
 grant execute on function public.fill_memory_tokens(integer) to service_role;
 
 -- migrate:down
+drop trigger user_memories_tokens_truncate on public.user_memories;
+drop trigger user_memories_tokens_delete on public.user_memories;
 drop trigger user_memories_tokens_update on public.user_memories;
 drop trigger user_memories_tokens_insert on public.user_memories;
+drop policy keeper on public.user_memories;
 drop function public.fill_memory_tokens(integer);
 drop table public.memory_tokens;
+drop function public.memory_tokens_truncate();
+drop function public.memory_tokens_delete();
 drop function public.memory_tokens_update();
 drop function public.memory_tokens_insert();
+drop function public.token_set(text);
 drop function public.word_set(text);
+drop function public.word_list(text);
+drop function public.word_cut(text);
 drop function public.word_fold(text);

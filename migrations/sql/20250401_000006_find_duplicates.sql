@@ -15,23 +15,77 @@ end
 $$;
 comment on function public.duplicate_threshold(double precision) is 'The threshold itself, or an error that says what is wrong with it';
 
-create function public.find_duplicate_sets(p_user uuid, p_threshold double precision default 0.85)
+-- Which sizes two similar sets may have, and how many words each may have that the other lacks: J >= t asks for
+-- t (n + m) / (1 + t) words in common. A set that lacks so many words lacks no more bits of the other's sketch.
+create function public.similar_sizes(p_words integer, p_least integer, p_threshold double precision)
+  returns table (words integer, lacks integer, more integer)
+  language sql immutable parallel safe rows 10
+begin atomic
+  select o.m, p_words - o.common, o.m - o.common
+  from (
+    select m, ceil(p_threshold * (p_words + m) / (1 + p_threshold) - 1e-9)::integer as common
+    from generate_series(p_least, least(floor(p_words / greatest(p_threshold, 1e-9) + 1e-9), 50000)::integer) m
+  ) o;
+end;
+comment on function public.similar_sizes(integer, integer, double precision) is
+  'For a set of p_words words: the sizes of similar sets, from p_least on; how many of its words such a set may lack, how many more it may have';
+
+-- Of a user with few memories: all of a fitting size are compared by their sketches.
+create function public.find_few_duplicate_sets(p_user uuid, p_threshold double precision)
+  returns table (a uuid, b uuid, similarity double precision)
+  language plpgsql stable parallel safe rows 1000
+  set search_path = '' set jit = off set enable_nestloop = off set enable_mergejoin = off as $$
+#variable_conflict use_column
+begin
+  return query
+  with sets as materialized (
+    select row_number() over () as s, array_agg(k.memory_id order by k.memory_id) as members, k.tokens, k.words, k.sketch
+    from public.memory_tokens k where k.user_id = p_user and k.words > 0
+    group by k.words, k.sketch, k.tokens
+  ), fitting as materialized (
+    select s.s, s.members[1] as memory_id, s.tokens, s.words, s.sketch, z.words as fits, z.lacks, z.more
+    from sets s
+    join (
+      select n.words as n, z.*
+      from (select distinct s.words from sets s where p_threshold < 1) n
+      cross join lateral public.similar_sizes(n.words, n.words, p_threshold) z
+    ) z on z.n = s.words
+  ), candidate as (
+    select x.memory_id as one, y.members[1] as other, x.words + y.words as words, length(x.tokens || y.tokens) as either
+    from fitting x join sets y on y.words = x.fits
+    where (x.words < y.words or x.s < y.s)
+      and bit_count((x.sketch & ~y.sketch)::bit(64)) <= x.lacks and bit_count((y.sketch & ~x.sketch)::bit(64)) <= x.more
+    offset 0
+  )
+  select least(c.one, c.other), greatest(c.one, c.other), (c.words - c.either)::float8 / c.either
+  from candidate c
+  where (c.words - c.either)::float8 / c.either >= p_threshold
+  union all
+  select s.members[1], m.memory_id, 1.0::float8
+  from sets s cross join lateral unnest(s.members[2:]) m(memory_id)
+  where cardinality(s.members) > 1;
+end
+$$;
+comment on function public.find_few_duplicate_sets(uuid, double precision) is 'find_duplicate_sets, of a user with few memories';
+
+-- Of a user with many: by pairs of rare words.
+create function public.find_many_duplicate_sets(p_user uuid, p_threshold double precision)
   returns table (a uuid, b uuid, similarity double precision)
   language plpgsql stable parallel safe rows 1000
   -- what the planner thinks of intermediate results is far too little: a nested loop over them would take for ever
   set search_path = '' set work_mem = '64MB' set jit = off set enable_nestloop = off as $$
 #variable_conflict use_column
 declare
-  t constant double precision := public.duplicate_threshold(p_threshold);
+  t constant double precision := p_threshold;
   rare constant integer := case when t > 0.5 then 2 else 1 end;
 begin
   return query
   with sets as materialized (
     select row_number() over () as s, g.members[1] as memory_id, g.members, g.tokens, g.words
     from (
-      select array_agg(k.memory_id order by k.memory_id) as members, k.tokens, length(k.tokens) as words
+      select array_agg(k.memory_id order by k.memory_id) as members, k.tokens, k.words
       from public.memory_tokens k where k.user_id = p_user and k.words > 0
-      group by k.tokens
+      group by k.words, k.sketch, k.tokens
     ) g
   ), word as materialized ( -- by hashes: two words with one hash only add candidates
     select w.s, w.words, hashtextextended(w.word, 0) as word
@@ -67,6 +121,22 @@ begin
   where cardinality(s.members) > 1;
 end
 $$;
+comment on function public.find_many_duplicate_sets(uuid, double precision) is 'find_duplicate_sets, of a user with many memories';
+
+create function public.find_duplicate_sets(p_user uuid, p_threshold double precision default 0.85)
+  returns table (a uuid, b uuid, similarity double precision)
+  language plpgsql stable parallel safe rows 1000 set search_path = '' as $$
+declare
+  t constant double precision := public.duplicate_threshold(p_threshold);
+begin
+  -- where both take as long
+  if (select count(*) from (select from public.memory_tokens k where k.user_id = p_user and k.words > 0 limit 700) k) < 700 then
+    return query select * from public.find_few_duplicate_sets(p_user, t);
+  else
+    return query select * from public.find_many_duplicate_sets(p_user, t);
+  end if;
+end
+$$;
 comment on function public.find_duplicate_sets(uuid, double precision) is
   'Similar memories of a user: with similarity 1 a memory (b) and the first one with the same words (a), below 1 a pair of such first ones';
 
@@ -92,67 +162,56 @@ $$;
 comment on function public.find_duplicate_pairs(uuid, double precision) is
   'Every pair of a user''s active memories that is at least so similar, each once, a < b';
 
--- Apart, for its plan is kept: pg_stats is a view of four tables, and planning it took half of a lookup.
-create function public.rarest_words(p_words text[], p_number integer) returns tsquery
-  language plpgsql stable parallel safe set search_path = '' set plan_cache_mode = force_generic_plan as $$
-begin
-  return (
-    select string_agg(quote_literal(r.word), '|')::tsquery
-    from (
-      select w.word
-      from unnest(p_words) w(word)
-      left join (
-        select c.word, c.frequency
-        from pg_catalog.pg_stats s, unnest(s.most_common_elems::text::text[], s.most_common_elem_freqs) c(word, frequency)
-        where s.schemaname = 'public' and s.tablename = 'memory_tokens' and s.attname = 'tokens'
-      ) c on c.word = w.word
-      order by c.frequency nulls first, length(w.word) desc
-      limit p_number
-    ) r);
-end
-$$;
-comment on function public.rarest_words(text[], integer) is 'A query for any of so many words, the rarest by the planner''s statistics';
-
 create function public.find_duplicate_memories(p_user uuid, p_text text, p_threshold double precision default 0.85)
   returns table (id uuid, similarity double precision, kind text)
-  language plpgsql stable parallel safe rows 10 set search_path = '' set plan_cache_mode = force_custom_plan as $$
+  language plpgsql stable parallel safe rows 10 set search_path = '' set plan_cache_mode = force_custom_plan
+  -- by the index on sizes and sketches alone, but for the few rows whose sketch fits
+  set enable_bitmapscan = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 #variable_conflict use_column
 declare
   t constant double precision := public.duplicate_threshold(p_threshold);
-  wanted constant tsvector := array_to_tsvector(public.word_set(p_text));
-  n constant integer := length(wanted);
-  probe tsquery;
+  wanted tsvector;
+  n integer;
+  seen bigint;
 begin
+  select k.tokens, k.words, k.sketch into wanted, n, seen from public.token_set(p_text) k;
   if p_text is not null and wanted is null then
     raise exception 'a text of % bytes is not compared: it has more than 50000', octet_length(p_text)
       using errcode = 'program_limit_exceeded', hint = 'texts so large have no word set; nothing was looked for';
   end if;
-  -- The rarest words that can't all be missing. However stale the statistics are, nothing is lost: any n - ceil(t n) + 1 words would do.
-  probe := public.rarest_words(tsvector_to_array(wanted), n - ceil(t * n - 1e-9)::integer + 1);
   return query
+  with size as materialized (
+    select z.words, z.lacks, z.more from public.similar_sizes(n, ceil(t * n - 1e-9)::integer, t) z
+  ), fitting as materialized (
+    select distinct k.words, k.sketch
+    from size z join public.memory_tokens k on k.user_id = p_user and k.words = z.words
+    where bit_count((seen & ~k.sketch)::bit(64)) <= z.lacks and bit_count((k.sketch & ~seen)::bit(64)) <= z.more
+  )
   select k.memory_id, (k.words + n - u.words)::float8 / u.words, 'text'
-  from public.memory_tokens k
+  from fitting f
+  join public.memory_tokens k on k.user_id = p_user and k.words = f.words and k.sketch = f.sketch
   cross join lateral (select length(k.tokens || wanted) as words offset 0) u
-  where k.user_id = p_user and k.tokens @@ probe
-    -- no text has so many words that the 1e-9 is felt, nor 50000
-    and k.words between ceil(t * n - 1e-9)::integer and least(floor(n / greatest(t, 1e-9) + 1e-9), 50000)::integer
-    and (k.words + n - u.words)::float8 / u.words >= t
+  where (k.words + n - u.words)::float8 / u.words >= t
   order by 2 desc, 1;
 end
 $$;
 comment on function public.find_duplicate_memories(uuid, text, double precision) is
   'The active memories of a user that say nearly the same as a text, the most similar first';
 
-revoke all on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
-  public.find_duplicate_pairs(uuid, double precision), public.rarest_words(text[], integer),
+revoke all on function public.duplicate_threshold(double precision), public.similar_sizes(integer, integer, double precision),
+  public.find_few_duplicate_sets(uuid, double precision), public.find_many_duplicate_sets(uuid, double precision),
+  public.find_duplicate_sets(uuid, double precision), public.find_duplicate_pairs(uuid, double precision),
   public.find_duplicate_memories(uuid, text, double precision) from public, anon, authenticated;
-grant execute on function public.duplicate_threshold(double precision), public.find_duplicate_sets(uuid, double precision),
-  public.find_duplicate_pairs(uuid, double precision), public.rarest_words(text[], integer),
+grant execute on function public.duplicate_threshold(double precision), public.similar_sizes(integer, integer, double precision),
+  public.find_few_duplicate_sets(uuid, double precision), public.find_many_duplicate_sets(uuid, double precision),
+  public.find_duplicate_sets(uuid, double precision), public.find_duplicate_pairs(uuid, double precision),
   public.find_duplicate_memories(uuid, text, double precision) to authenticated, service_role;
 
 -- migrate:down
 drop function public.find_duplicate_memories(uuid, text, double precision);
-drop function public.rarest_words(text[], integer);
 drop function public.find_duplicate_pairs(uuid, double precision);
 drop function public.find_duplicate_sets(uuid, double precision);
+drop function public.find_many_duplicate_sets(uuid, double precision);
+drop function public.find_few_duplicate_sets(uuid, double precision);
+drop function public.similar_sizes(integer, integer, double precision);
 drop function public.duplicate_threshold(double precision);

@@ -306,6 +306,14 @@ CATALOG = (
         kind="memory",
     ),
     Plant(
+        "stale-tokens",
+        "set session_replication_role = replica; delete from user_memories",
+        (("warning", "public.memory_tokens"),),
+        beside="""insert into auth.users (id) values ('00000000-0000-0000-0000-000000000001');
+           insert into user_memories (user_id, fact, memory_type) values ('00000000-0000-0000-0000-000000000001', 'f', 'fact')""",
+        kind="memory",
+    ),
+    Plant(
         "empty-embedding",
         "insert into t values ('[0,0,0]', null), ('[1,1,1]', null); insert into nulls values (null); insert into sparse values ('{}/5')",
         (("info", "public.nulls.e"), ("info", "public.t.h"), ("warning", "public.sparse.e"), ("warning", "public.t.e")),

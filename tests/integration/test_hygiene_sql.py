@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import unicodedata
 import uuid
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -113,6 +114,12 @@ def test_any_text_has_words_that_a_token_set_can_hold(db: Connection, text: str)
         assert words(db, f" {text.upper()} ") == found
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(text=st.text(st.sampled_from("aB9_ \t'.,+#-:%\x7f"), max_size=40))
+def test_the_short_way_to_words_is_the_long_one(db: Connection, text: str) -> None:
+    assert one(db, "select public.word_list(%s) = public.word_cut(%s)", (text, text))
+
+
 def test_text_of_other_encodings_never_comes_in(db: Connection) -> None:
     with pytest.raises((psycopg.DataError, errors.CharacterNotInRepertoire)):
         words(db, "a\0b")
@@ -141,9 +148,9 @@ def found_pairs(db: Connection, user: uuid.UUID, threshold: float) -> Pairs:
     return pairs
 
 
-def from_sets(db: Connection, user: uuid.UUID, threshold: float) -> Pairs:
+def from_sets(db: Connection, user: uuid.UUID, threshold: float, way: LiteralString = "find_duplicate_sets") -> Pairs:
     """The pairs that follow from the sets."""
-    rows = db.execute("select a, b, similarity from public.find_duplicate_sets(%s, %s)", (user, threshold)).fetchall()
+    rows = db.execute(f"select a, b, similarity from public.{way}(%s, %s)", (user, threshold)).fetchall()
     member: dict[uuid.UUID, set[uuid.UUID]] = {}
     for a, b, similarity in rows:
         member.setdefault(a, {a})
@@ -153,6 +160,10 @@ def from_sets(db: Connection, user: uuid.UUID, threshold: float) -> Pairs:
         if similarity < 1:
             pairs |= {tuple(sorted((x, y))): similarity for x in member[a] for y in member[b]}
     return pairs  # type: ignore[return-value]
+
+
+# of a user with few memories, and of one with many: each is right for both
+SETS: tuple[LiteralString, ...] = ("find_few_duplicate_sets", "find_many_duplicate_sets")
 
 
 def few_words(vocabulary: int, most: int) -> st.SearchStrategy[list[str]]:
@@ -172,7 +183,8 @@ def test_pairs_are_those_of_brute_force_at_every_threshold(db: Connection, texts
     for threshold in THRESHOLDS:
         expected = {pair: similarity for pair, similarity in everything.items() if similarity >= threshold}
         assert found_pairs(db, user, threshold) == expected
-        assert from_sets(db, user, threshold) == expected
+        for way in SETS:
+            assert from_sets(db, user, threshold, way) == expected
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
@@ -184,6 +196,7 @@ def test_pairs_and_lookups_are_those_of_brute_force_at_any_threshold(
     ids = remember(db, user, texts)
     expected = brute_force(db, user, threshold)
     assert found_pairs(db, user, threshold) == expected
+    assert from_sets(db, user, threshold, "find_many_duplicate_sets") == expected
 
     hits = db.execute("select id, similarity, kind from public.find_duplicate_memories(%s, %s, %s)", (user, texts[0], threshold)).fetchall()  # fmt: skip
     neighbours = {(set(pair) - {ids[0]}).pop(): s for pair, s in expected.items() if ids[0] in pair}
@@ -201,6 +214,13 @@ def test_only_the_users_own_active_memories_are_compared(db: Connection) -> None
     assert found_pairs(db, mine, 0.85) == {(min(first, third), max(first, third)): 1.0}
     assert found_pairs(db, uuid.uuid4(), 0.85) == {}
     assert from_sets(db, mine, 0.85) == found_pairs(db, mine, 0.85)
+
+
+def test_a_user_with_many_memories_is_searched_another_way_and_nothing_is_lost(db: Connection) -> None:
+    user = new_user(db)
+    rng = random.Random(3)
+    remember(db, user, [" ".join(f"w{rng.randrange(30)}" for _ in range(rng.randrange(1, 9))) for _ in range(720)])
+    assert from_sets(db, user, 0.7) == brute_force(db, user, 0.7)
 
 
 def test_identical_facts_are_a_star_and_not_all_their_pairs(db: Connection) -> None:

@@ -638,6 +638,23 @@ def test_the_triggers_follow_each_change(db: Connection) -> None:
     assert token_sets(db) == {}
 
 
+def test_what_is_deleted_and_stored_anew_in_one_transaction_has_its_word_set(db: Connection) -> None:
+    user = new_user(db)
+    memory(db, user)
+    with db.transaction():
+        db.execute("delete from public.user_memories")
+        memory(db, user, fact="coffee")
+    assert list(token_sets(db).values()) == ["'coffee'"]
+
+
+def test_a_truncate_leaves_no_word_set(db: Connection) -> None:
+    user = new_user(db)
+    for tables in ("public.user_memories", "public.user_memories, public.memory_tokens"):
+        memory(db, user)
+        db.execute(f"truncate {tables} cascade".encode())
+        assert token_sets(db) == {}
+
+
 @pytest.mark.parametrize("level", ["row", "statement"])
 def test_an_insert_of_which_another_trigger_deletes_a_part(db: Connection, level: str) -> None:
     user = new_user(db)

@@ -509,6 +509,12 @@ def test_a_plain_owner_is_bound_by_row_level_security_and_the_rules_hold_all_the
         survivor = memory(db, gone, source_conversation_id=conversation)
         loser(db, gone, survivor, 0.5, source_conversation_id=conversation)
 
+    with db.transaction():
+        claim(db, kept)
+        db.execute("delete from public.user_memories")
+        memory(db, kept)  # its word set is written by the owner, who reads memories in triggers
+        assert rows(db, "public.memory_tokens", kept) == 1
+
     assert rows(db, "public.user_memories", gone) == 0, "forced: its owner sees nothing"
     with pytest.raises(errors.InsufficientPrivilege):
         memory(db, gone)

@@ -72,8 +72,9 @@ def _stage(session: Session, source: Source, target: Target) -> None:
 def _word_set(session: Session) -> Composable:
     """The one definition of a word set, for this transaction: one in public may be anybody's, and would have our rights."""
     text = (shipped("migrations/sql") / _WORDS).read_text(encoding="utf-8")
-    parts = re.findall(r"^(?:do \$make\$\n.*?^\$make\$|create function public\.word_set\(.*?^\$\$);", text, re.M | re.S)
-    assert len(parts) == 2
+    made = r"^((?:do \$make\$|create function public\.word_\w+\().*?;)\ncomment on function public\.word_"
+    parts = re.findall(made, text, re.M | re.S)
+    assert len(parts) == 4
     for part in parts:
         session.conn.execute(part.replace("public.", "pg_temp.").encode())
     return SQL("pg_temp.word_set")
