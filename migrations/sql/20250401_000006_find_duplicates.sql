@@ -15,20 +15,12 @@ end
 $$;
 comment on function public.duplicate_threshold(double precision) is 'The threshold itself, or an error that says what is wrong with it';
 
--- Which sizes two similar sets may have, and how many words each may have that the other lacks: J >= t asks for
--- t (n + m) / (1 + t) words in common. A set that lacks so many words lacks no more bits of the other's sketch.
-create function public.similar_sizes(p_words integer, p_least integer, p_threshold double precision)
-  returns table (words integer, lacks integer, more integer)
-  language sql immutable parallel safe rows 10
-begin atomic
-  select o.m, p_words - o.common, o.m - o.common
-  from (
-    select m, ceil(p_threshold * (p_words + m) / (1 + p_threshold) - 1e-9)::integer as common
-    from generate_series(p_least, least(floor(p_words / greatest(p_threshold, 1e-9) + 1e-9), 50000)::integer) m
-  ) o;
-end;
-comment on function public.similar_sizes(integer, integer, double precision) is
-  'For a set of p_words words: the sizes of similar sets, from p_least on; how many of its words such a set may lack, how many more it may have';
+-- What a set lacks of another's words it lacks of its sketch's bits, at most: fewer than these in common can't be similar.
+create function public.common_words(p_words integer, p_others integer, p_threshold double precision) returns integer
+  language sql immutable parallel safe
+  return ceil(p_threshold * (p_words + p_others) / (1 + p_threshold) - 1e-9)::integer;
+comment on function public.common_words(integer, integer, double precision) is
+  'How many words two sets of so many words have in common at least, where they are so similar';
 
 -- Of a user with few memories: all of a fitting size are compared by their sketches.
 create function public.find_few_duplicate_sets(p_user uuid, p_threshold double precision)
@@ -42,14 +34,15 @@ begin
     select row_number() over () as s, array_agg(k.memory_id order by k.memory_id) as members, k.tokens, k.words, k.sketch
     from public.memory_tokens k where k.user_id = p_user and k.words > 0
     group by k.words, k.sketch, k.tokens
+  ), size as materialized (
+    select distinct s.words from sets s where p_threshold < 1
   ), fitting as materialized (
-    select s.s, s.members[1] as memory_id, s.tokens, s.words, s.sketch, z.words as fits, z.lacks, z.more
-    from sets s
-    join (
-      select n.words as n, z.*
-      from (select distinct s.words from sets s where p_threshold < 1) n
-      cross join lateral public.similar_sizes(n.words, n.words, p_threshold) z
-    ) z on z.n = s.words
+    select s.s, s.members[1] as memory_id, s.tokens, s.words, s.sketch, z.fits, s.words - z.common as lacks, z.fits - z.common as more
+    from (
+      select n.words, m.words as fits, public.common_words(n.words, m.words, p_threshold) as common
+      from size n join size m on m.words between n.words and n.words / greatest(p_threshold, 1e-9) + 1e-9
+    ) z
+    join sets s on s.words = z.words
   ), candidate as (
     select x.memory_id as one, y.members[1] as other, x.words + y.words as words, length(x.tokens || y.tokens) as either
     from fitting x join sets y on y.words = x.fits
@@ -181,11 +174,12 @@ begin
   end if;
   return query
   with size as materialized (
-    select z.words, z.lacks, z.more from public.similar_sizes(n, ceil(t * n - 1e-9)::integer, t) z
+    select m.words, public.common_words(n, m.words, t) as common
+    from generate_series(ceil(t * n - 1e-9)::integer, least(floor(n / greatest(t, 1e-9) + 1e-9), 50000)::integer) m(words)
   ), fitting as materialized (
     select distinct k.words, k.sketch
     from size z join public.memory_tokens k on k.user_id = p_user and k.words = z.words
-    where bit_count((seen & ~k.sketch)::bit(64)) <= z.lacks and bit_count((k.sketch & ~seen)::bit(64)) <= z.more
+    where bit_count((seen & ~k.sketch)::bit(64)) <= n - z.common and bit_count((k.sketch & ~seen)::bit(64)) <= z.words - z.common
   )
   select k.memory_id, (k.words + n - u.words)::float8 / u.words, 'text'
   from fitting f
@@ -198,11 +192,11 @@ $$;
 comment on function public.find_duplicate_memories(uuid, text, double precision) is
   'The active memories of a user that say nearly the same as a text, the most similar first';
 
-revoke all on function public.duplicate_threshold(double precision), public.similar_sizes(integer, integer, double precision),
+revoke all on function public.duplicate_threshold(double precision), public.common_words(integer, integer, double precision),
   public.find_few_duplicate_sets(uuid, double precision), public.find_many_duplicate_sets(uuid, double precision),
   public.find_duplicate_sets(uuid, double precision), public.find_duplicate_pairs(uuid, double precision),
   public.find_duplicate_memories(uuid, text, double precision) from public, anon, authenticated;
-grant execute on function public.duplicate_threshold(double precision), public.similar_sizes(integer, integer, double precision),
+grant execute on function public.duplicate_threshold(double precision), public.common_words(integer, integer, double precision),
   public.find_few_duplicate_sets(uuid, double precision), public.find_many_duplicate_sets(uuid, double precision),
   public.find_duplicate_sets(uuid, double precision), public.find_duplicate_pairs(uuid, double precision),
   public.find_duplicate_memories(uuid, text, double precision) to authenticated, service_role;
@@ -213,5 +207,5 @@ drop function public.find_duplicate_pairs(uuid, double precision);
 drop function public.find_duplicate_sets(uuid, double precision);
 drop function public.find_many_duplicate_sets(uuid, double precision);
 drop function public.find_few_duplicate_sets(uuid, double precision);
-drop function public.similar_sizes(integer, integer, double precision);
+drop function public.common_words(integer, integer, double precision);
 drop function public.duplicate_threshold(double precision);
