@@ -101,7 +101,7 @@ comment on function public.row_digest(json, text[], jsonb) is 'The same of those
 create function public.mark_memory_duplicates(
   p_user uuid, p_ids uuid[], p_originals uuid[], p_batch uuid, p_settings jsonb default '{}', p_command text default 'dedupe'
 ) returns integer
-  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' set work_mem = '64MB'
+  language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' set work_mem = '64MB' set jit = off
   -- statistics know nothing of a user who has just come, nor of what a statement makes: nested loops over 10,000 rows took a minute,
   -- and hashes of all that a user has 80 ms where one row is marked. So the number of rows decides, and EXECUTE plans anew.
   set enable_nestloop = on as $$
@@ -109,40 +109,55 @@ declare
   losers uuid[];
   survivors uuid[];
   uses bigint[];
+  kept bigint;
   locked bigint;
+  active bigint;
   columns constant text := public.ledger_columns('public.user_memories', 'm');
 begin
+  kept := (select count(distinct x.id) from unnest(p_originals) x(id));
   if p_user is null or p_batch is null or cardinality(p_ids) is distinct from cardinality(p_originals)
-     or array_position(p_ids || p_originals, null) is not null
-     or exists (select unnest(p_ids) intersect select unnest(p_originals))
-     or cardinality(p_ids) > (select count(distinct x.id) from unnest(p_ids) x(id)) then
+     or array_position(p_ids, null) is not null or array_position(p_originals, null) is not null
+     or cardinality(p_ids) + kept > (select count(distinct x.id) from unnest(p_ids || p_originals) x(id)) then
     raise exception 'no list of duplicates: a user, a batch, as many ids as originals, no id twice, and no id that is also an original'
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
   end if;
   -- with the losers' losers, which are marked anew. Few rows are found by index, many in one pass over the user's.
-  perform set_config('enable_nestloop', 'off', true);
   execute $sql$
-    with locked as materialized (
-      select m.id, m.is_active from public.user_memories m
+    select count(*), count(*) filter (where l.is_active)
+    from (
+      select m.is_active from public.user_memories m
       where m.user_id = $1
         and (cardinality($2) > 100 or m.id = any ($2 || $3) or m.duplicate_of = any ($2))
         and (m.id in (select unnest($2 || $3)) or m.duplicate_of in (select unnest($2)))
       order by m.id for no key update
-    )
-    select (select count(*) from locked), coalesce(array_agg(x.id), '{}'), coalesce(array_agg(x.original), '{}')
-    from unnest($2, $3) x(id, original)
-    join locked l on l.id = x.id and l.is_active
-    join locked s on s.id = x.original and s.is_active
-  $sql$ into locked, losers, survivors using p_user, p_ids, p_originals;
+    ) l
+  $sql$ into locked, active using p_user, p_ids, p_originals;
+  perform set_config('enable_nestloop', (locked <= 100)::text, true);
+
+  if active = cardinality(p_ids) + kept then
+    losers := p_ids;
+    survivors := p_originals;
+  else -- locked again, for what came since is not
+    execute $sql$
+      select coalesce(array_agg(l.id), '{}'), coalesce(array_agg(l.original), '{}')
+      from (
+        select x.id, x.original
+        from unnest($2, $3) x(id, original)
+        join public.user_memories m on m.user_id = $1 and m.id = x.id and m.is_active
+        join public.user_memories s on s.user_id = $1 and s.id = x.original and s.is_active
+        for no key update of m, s
+      ) l
+    $sql$ into losers, survivors using p_user, p_ids, p_originals;
+  end if;
   if cardinality(losers) = 0 then
     return 0;
   end if;
-  perform set_config('enable_nestloop', (locked <= 100)::text, true);
-
-  execute $sql$
-    select array_agg(nullif(u.access_count, 0) order by x.n)
-    from unnest($2) with ordinality x(id, n) left join public.memory_usage u on u.user_id = $1 and u.memory_id = x.id
-  $sql$ into uses using p_user, losers;
+  if exists (select from public.memory_usage u where u.user_id = p_user) then
+    execute $sql$
+      select array_agg(nullif(u.access_count, 0) order by x.n)
+      from unnest($2) with ordinality x(id, n) left join public.memory_usage u on u.user_id = $1 and u.memory_id = x.id
+    $sql$ into uses using p_user, losers;
+  end if;
 
   insert into public.hygiene_batches (user_id, id, command, settings)
   values (p_user, p_batch, p_command, p_settings) on conflict do nothing;
