@@ -10,7 +10,7 @@ from typing import Any
 
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Done, Merge, Plan, ScopePlan, Tell
-from dbops.hygiene.session import Apart, Session, since
+from dbops.hygiene.session import Apart, Session, since, uuids
 from dbops.wording import count
 
 
@@ -64,8 +64,10 @@ def _apply(session: Session, batch: str, scope: ScopePlan, settings: str) -> tup
 def still_so(session: Session, user: str | None, merges: Iterable[Merge]) -> tuple[list[tuple[str, str]], list[str]]:
     """(loser, survivor) of which both are active and say what they said, locked until the transaction ends; the others."""
     merges = list(merges)
-    ids = [ref.id for merge in merges for ref in (merge.survivor, *merge.losers)]
-    now = {str(id_): hashed for id_, hashed in session.rows("lock_memories", {"user": user, "ids": ids})}
+    ids = uuids(ref.id for merge in merges for ref in (merge.survivor, *merge.losers))
+    now = dict[str, str]()
+    for hashed, found in session.rows("lock_memories", {"user": user, "ids": ids}):
+        now |= dict.fromkeys(found.split(","), hashed)
     pairs, skipped = list[tuple[str, str]](), list[str]()
     for merge in merges:
         stays = now.get(merge.survivor.id) == merge.survivor.hash
@@ -84,5 +86,5 @@ def mark(
     if not pairs:
         return 0
     values: dict[str, Any] = {"user": user, "batch": batch, "settings": settings, "command": command}
-    values |= {"ids": [loser for loser, _ in pairs], "originals": [survivor for _, survivor in pairs]}
+    values |= {"ids": uuids(loser for loser, _ in pairs), "originals": uuids(survivor for _, survivor in pairs)}
     return int(session.value("mark", values))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dbops.errors import UsageError
 from dbops.hygiene.guard import Reason
@@ -39,8 +39,7 @@ class Search:
             raise UsageError("--both needs --semantic", hint="--semantic 0.95 --both; nothing was done")
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A row that may be a duplicate. Rows of one number in `words` have the same word set; None: they have none."""
 
     id: str
@@ -53,8 +52,7 @@ class Row:
         return Ref(self.id, self.hash)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Ref:
+class Ref(NamedTuple):
     """A row as it was when the plan was made."""
 
     id: str

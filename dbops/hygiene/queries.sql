@@ -23,8 +23,10 @@ select k.user_id, k.memory_id from public.memory_tokens k
 where k.tokens is null and (%(user)s::uuid is null or k.user_id = %(user)s) order by 1, 2;
 
 -- name: sets
-select u.id, f.a, f.b, f.similarity
-from pg_catalog.unnest(%(users)s::uuid[]) u(id) cross join lateral public.find_duplicate_sets(u.id, %(threshold)s::float8) f;
+-- those with the words of one in a row
+select u.id::text, f.a::text, pg_catalog.string_agg(f.b::text, ','), f.similarity
+from pg_catalog.unnest(%(users)s::uuid[]) u(id) cross join lateral public.find_duplicate_sets(u.id, %(threshold)s::float8) f
+group by u.id, f.a, f.similarity, case when f.similarity < 1 then f.b end;
 
 -- name: vectors
 select e.user_id, e.model, e.memory_id, pg_catalog.md5(m.fact), e.embedding
@@ -35,17 +37,28 @@ order by e.user_id, e.model, e.memory_id;
 
 -- name: rows
 -- (unnest of several arrays is syntax and cannot be qualified)
--- in the survivors' order: the most important, the most confident, the newest, the lowest id
-select m.user_id, m.id, m.fact, pg_catalog.md5(m.fact)
-from unnest(%(users)s::uuid[], %(ids)s::uuid[]) w(user_id, id)
-join public.user_memories m on m.user_id = w.user_id and m.id = w.id
-where m.is_active
-order by m.user_id, m.importance_score desc, m.confidence_score desc, m.created_at desc, m.id;
+-- copies of a text in a row, with their places in the survivors' order: the most important, the most confident, the newest,
+-- the lowest id
+select x.user_id::text, pg_catalog.min(x.fact collate "C"), x.hash,
+  pg_catalog.string_agg(x.id::text, ',' order by x.place), pg_catalog.array_agg(x.place order by x.place)
+from (
+  select m.user_id, m.id, m.fact, pg_catalog.md5(m.fact) as hash, pg_catalog.row_number() over (
+    partition by m.user_id order by m.importance_score desc, m.confidence_score desc, m.created_at desc, m.id) - 1 as place
+  from unnest(%(users)s::uuid[], %(ids)s::uuid[]) w(user_id, id)
+  join public.user_memories m on m.user_id = w.user_id and m.id = w.id
+  where m.is_active
+) x
+group by x.user_id, x.hash order by x.user_id, pg_catalog.min(x.place);
 
 -- name: lock_memories
-select m.id, pg_catalog.md5(m.fact) from public.user_memories m
-where m.user_id = %(user)s and m.id = any (%(ids)s::uuid[]) and m.is_active
-order by m.id for no key update;
+-- those that are active, by what they say
+select m.hash, pg_catalog.string_agg(m.id::text, ',')
+from (
+  select m.id, pg_catalog.md5(m.fact) as hash from public.user_memories m
+  where m.user_id = %(user)s and m.id = any (%(ids)s::uuid[]) and m.is_active
+  order by m.id for no key update
+) m
+group by m.hash;
 
 -- name: mark
 select public.mark_memory_duplicates(%(user)s::uuid, %(ids)s::uuid[], %(originals)s::uuid[], %(batch)s::uuid, %(settings)s::jsonb, %(command)s);

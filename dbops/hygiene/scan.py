@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from itertools import chain
+from typing import Any, NamedTuple, TypeVar
 
 from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import MEMORIES, Plan, Row, ScopePlan, Search, Tell
 from dbops.hygiene.plan import plan_scope
 from dbops.hygiene.semantic import semantic_pairs
-from dbops.hygiene.session import Session, since
+from dbops.hygiene.session import Session, since, uuids
 from dbops.wording import count
 
 T = TypeVar("T")
 _Pairs = dict[str, list[tuple[str, str, float]]]  # by user
 _AT_ONCE = 20_000  # memories that one question to the server is about
+
+
+class _Alike(NamedTuple):
+    """Of one user: for each memory the first one that has its words, and the pairs of such first ones."""
+
+    first: dict[str, str]
+    near: list[tuple[str, str, float]]
+
+
+class _Copies(NamedTuple):
+    """The memories that say a text, and their places in the survivors' order."""
+
+    text: str
+    hash: str
+    ids: list[str]
+    places: list[int]
+
+
+_NONE = _Alike({}, [])
 
 
 def scan(session: Session, search: Search, user: str | None = None, *, tell: Tell = lambda _: None) -> Plan:
@@ -42,7 +62,7 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
     with _ahead(session, [partial(_found, session, search, users) for users in portions]) as answers:
         for users, (rows, alike, meant, decided) in zip(portions, answers, strict=True):
             plans = [
-                _plan(user, rows[user], alike.get(user, []), meant.get(user, []), search, decided) for user in rows
+                _plan(user, rows[user], alike.get(user, _NONE), meant.get(user, []), search, decided) for user in rows
             ]
             scopes += [plan for plan in plans if plan.pairs]
             searched += sum(sizes[name] for name in users)
@@ -102,48 +122,54 @@ def _ahead(session: Session, questions: Sequence[Callable[[], T]]) -> Iterator[I
 
 def _found(
     session: Session, search: Search, users: Sequence[str]
-) -> tuple[dict[str, list[tuple[str, str, str]]], _Pairs, _Pairs, Any]:
+) -> tuple[dict[str, list[_Copies]], dict[str, _Alike], _Pairs, Any]:
     """Of these users, those who have pairs: their rows, the pairs by text and by meaning, what people have decided."""
     with session.transaction(read_only=True):
         alike = _alike(session, search, users)
         meant = semantic_pairs(session, users, search.semantic, search.model) if search.semantic is not None else {}
-        found = {
-            user: {id_ for a, b, _ in [*alike.get(user, ()), *meant.get(user, ())] for id_ in (a, b)} for user in users
-        }
+        found = {user: _involved(alike.get(user, _NONE), meant.get(user, ())) for user in users}
         rows = _rows(session, found)
         return rows, alike, meant, record.decided(session, MEMORIES, users)
 
 
-def _alike(session: Session, search: Search, users: Sequence[str]) -> _Pairs:
-    pairs: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
-    for user, a, b, similarity in session.rows("sets", {"users": list(users), "threshold": search.threshold}):
-        pairs[str(user)].append((str(a), str(b), similarity))
-    return pairs
+def _alike(session: Session, search: Search, users: Sequence[str]) -> dict[str, _Alike]:
+    found: dict[str, _Alike] = defaultdict(lambda: _Alike({}, []))
+    for user, a, others, similarity in session.rows("sets", {"users": uuids(users), "threshold": search.threshold}):
+        if similarity == 1:
+            found[user].first.update(dict.fromkeys(others.split(","), a))
+        else:
+            found[user].near.append((a, others, similarity))
+    return found
 
 
-def _rows(session: Session, found: dict[str, set[str]]) -> dict[str, list[tuple[str, str, str]]]:
-    """By user (id, text, hash) in the survivors' order."""
-    wanted = [(user, id_) for user, ids in found.items() for id_ in ids]
-    values = {"users": [user for user, _ in wanted], "ids": [id_ for _, id_ in wanted]}
-    rows: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for user, id_, text, hashed in session.rows("rows", values) if wanted else ():
-        rows[str(user)].append((str(id_), text, hashed))
+def _involved(alike: _Alike, meant: Iterable[tuple[str, str, float]]) -> set[str]:
+    pairs = chain(alike.near, meant)
+    return {*alike.first, *alike.first.values(), *(id_ for a, b, _ in pairs for id_ in (a, b))}
+
+
+def _rows(session: Session, found: dict[str, set[str]]) -> dict[str, list[_Copies]]:
+    """By user, in the survivors' order."""
+    users = uuids(user for user, ids in found.items() for _ in ids)
+    ids = uuids(id_ for ids in found.values() for id_ in ids)
+    rows: dict[str, list[_Copies]] = defaultdict(list)
+    for user, text, hashed, copies, places in session.rows("rows", {"users": users, "ids": ids}):
+        rows[user].append(_Copies(text, hashed, copies.split(","), places))
     return rows
 
 
 def _plan(
-    user: str, found: Sequence[tuple[str, str, str]], alike: Sequence[tuple[str, str, float]],
-    meant: Sequence[tuple[str, str, float]], search: Search, decided: Any,
+    user: str, found: Sequence[_Copies], alike: _Alike, meant: Sequence[tuple[str, str, float]], search: Search,
+    decided: Any,
 ) -> ScopePlan:  # fmt: skip
     numbers: dict[str, int] = {}
-    texts: dict[str, int] = {}
-    first = {b: a for a, b, similarity in alike if similarity == 1}
-    for id_, _, hashed in found:
-        word_set = first.get(id_, id_)
-        # copies of one text are one, where it has no word set too
-        number = numbers.get(word_set, texts.get(hashed, len(numbers)))
-        numbers[word_set] = texts[hashed] = number
-    rows = [Row(id_, text, hashed, numbers[first.get(id_, id_)]) for id_, text, hashed in found]
+    rows: dict[int, Row] = {}
+    for text, hashed, ids, places in found:
+        # copies of one text are one, where they have no word set yet too
+        sets = {alike.first.get(id_, id_) for id_ in ids}
+        number = next((numbers[word_set] for word_set in sets if word_set in numbers), len(numbers))
+        numbers |= dict.fromkeys(sets, number)
+        rows |= {place: Row(id_, text, hashed, number) for id_, place in zip(ids, places, strict=True)}
     # one that was deleted since the pairs were found has no number
-    near = [(numbers[a], numbers[b], s) for a, b, s in alike if s < 1 and a in numbers and b in numbers]
-    return plan_scope(user, rows, near, search, meant=meant, decided=decided.get(user))
+    near = [(numbers[a], numbers[b], s) for a, b, s in alike.near if a in numbers and b in numbers]
+    in_order = [rows[place] for place in range(len(rows))]
+    return plan_scope(user, in_order, near, search, meant=meant, decided=decided.get(user))

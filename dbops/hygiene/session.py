@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString, TypeVar
 
@@ -146,6 +146,11 @@ class Apart:
 def _is_everybodys(error: DbopsError) -> bool:
     state = getattr(error.__cause__, "sqlstate", None) or ""
     return isinstance(error, CannotConnect) or state.startswith(_EVERYBODYS)
+
+
+def uuids(values: Iterable[str]) -> str:
+    """UUIDs as one value for `::uuid[]`: as a list, 20,000 took psycopg 20 ms."""
+    return f"{{{','.join(values)}}}"
 
 
 def since(started: float) -> float:

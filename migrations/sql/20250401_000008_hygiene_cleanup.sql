@@ -94,14 +94,6 @@ $$;
 comment on function public.cleanup_expired_blobs(uuid, uuid, integer) is
   'Deletes blobs that have expired, at most so many in one call; returns how many, 0 when none is left';
 
-create function public.ledger_columns(p_table regclass, p_row text default null) returns text
-  language sql stable set search_path = '' as $$
-  select string_agg(coalesce(p_row || '.', '') || quote_ident(a.attname), ', ' order by a.attnum)
-  from pg_catalog.pg_attribute a
-  where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
-$$;
-comment on function public.ledger_columns(regclass, text) is 'The columns of a table that an INSERT may name, of a row in a query where it is named';
-
 create function public.ledger_defaults(p_table regclass) returns text
   language sql stable set search_path = '' as $$
   select format('row(%s)::%s', string_agg(
@@ -110,6 +102,14 @@ create function public.ledger_defaults(p_table regclass) returns text
   where a.attrelid = p_table and a.attnum > 0 and not a.attisdropped
 $$;
 comment on function public.ledger_defaults(regclass) is 'A row of a table''s defaults: for columns that are younger than an image';
+
+-- (row_digest with the names takes ten times as long: for images that are older than a column)
+create function public.ledger_digest(p_table regclass, p_row text, p_image text) returns text
+  language sql stable set search_path = '' as $$
+  select format('case when %1$s ?& %3$L::text[] then public.row_digest(%2$s) else public.row_digest(%2$s, %3$L, %1$s) end',
+    p_image, format('row_to_json(row(%s))', public.ledger_columns(p_table, p_row)), public.ledger_names(p_table))
+$$;
+comment on function public.ledger_digest(regclass, text, text) is 'What a query compares with the ledger: the digest of a row, of the columns that an image has';
 
 -- (no settings of its own: so it is part of the queries that ask it)
 create function public.ledger_left(p_user uuid, p_batch uuid) returns setof public.hygiene_changes
@@ -128,9 +128,6 @@ create function public.undo_hygiene_rows(p_user uuid, p_batch uuid, p_undo uuid,
   returns table (table_name text, id uuid, refused text)
   language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' set work_mem = '64MB' as $$
 #variable_conflict use_column
-declare
-  columns constant text[] := array(select a.attname from pg_catalog.pg_attribute a
-                                   where a.attrelid = 'public.user_memories'::regclass and a.attnum > 0 and not a.attisdropped);
 begin
   -- what was deleted: memories first, for the others refer to them
   return query execute format($sql$
@@ -231,7 +228,7 @@ begin
     public.ledger_defaults('public.memory_blobs')) using p_user, p_batch, p_undo, p_rows;
 
   -- what was marked: as it was before the batch's first change, where it still is as the batch's last one left it
-  return query execute $sql$
+  return query execute format($sql$
     with image as materialized (
       select c.row_id, array_agg(c.seq) as seqs, (array_agg(c.before order by c.seq))[1] as before,
              (array_agg(c.after order by c.seq desc))[1] as after
@@ -242,7 +239,7 @@ begin
       select i.row_id, i.seqs, i.before, case
           when m.id is null then 'it was deleted since'
           -- columns that are younger than the image do not count
-          when public.row_digest(to_jsonb(m), array(select n from unnest($5) n where not i.before ? n)) <> i.after then 'it was changed since'
+          when %s <> i.after then 'it was changed since'
           when i.before ->> 'duplicate_of' is not null and s.id is null then 'its original is gone'
         end as refused
       from image i
@@ -258,7 +255,7 @@ begin
       select $1, $3, 'user_memories', j.row_id, '{}', q.seq from judged j cross join lateral unnest(j.seqs) q(seq) where j.refused is null
     )
     select 'user_memories', j.row_id, j.refused from judged j
-  $sql$ using p_user, p_batch, p_undo, p_rows, columns;
+  $sql$, public.ledger_digest('public.user_memories', 'm', 'i.before')) using p_user, p_batch, p_undo, p_rows;
 end
 $$;
 comment on function public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]) is
@@ -268,13 +265,9 @@ create function public.undo_hygiene_merges(p_user uuid, p_batch uuid, p_undo uui
   returns table (table_name text, id uuid, refused text)
   language plpgsql set search_path = '' set timezone = 'UTC' set extra_float_digits = 1 set bytea_output = 'hex' set work_mem = '64MB' as $$
 #variable_conflict use_column
-declare
-  columns constant text[] := array(
-    select a.attname from pg_catalog.pg_attribute a
-    where a.attrelid in ('public.user_memories'::regclass, 'public.memory_usage'::regclass) and a.attnum > 0 and not a.attisdropped);
 begin
   -- tags, but for those of duplicates that stay
-  return query execute $sql$
+  return query execute format($sql$
     with image as materialized (
       select c.row_id, array_agg(c.seq) as seqs, (array_agg(c.before order by c.seq))[1] as before,
              (array_agg(c.after order by c.seq desc))[1] as after
@@ -294,11 +287,10 @@ begin
       where c.original is not null and c.before -> 'is_active' = 'true'
       group by c.original
     ), judged as materialized (
-      select i.row_id, i.seqs, i.before, array(select n from unnest($5) n where not i.before ? n) as younger, k.more,
+      select i.row_id, i.seqs, i.before, k.more,
         case
           when m.id is null then 'it was deleted since'
-          when public.row_digest(to_jsonb(m), array(select n from unnest($5) n where not i.before ? n)) <> coalesce(p.after, i.after)
-            then 'it was changed since'
+          when %1$s <> coalesce(p.after, i.after) then 'it was changed since'
           when cardinality(k.more) > 0 then 'it keeps the tags of duplicates that stay'
         end as refused
       from image i
@@ -315,8 +307,8 @@ begin
       set tags = case when j.refused is null then r.tags else array(select t.tag from unnest(r.tags) t(tag)) || j.more end,
           updated_at = case when j.refused is null then r.updated_at else clock_timestamp() end
       from judged j cross join lateral jsonb_populate_record(null::public.user_memories, j.before) r
-      where m.user_id = $1 and m.id = j.row_id and (j.refused is null or j.refused like 'it keeps %')
-      returning m.id, public.row_digest(to_jsonb(m), j.younger) as after
+      where m.user_id = $1 and m.id = j.row_id and (j.refused is null or j.refused like 'it keeps %%')
+      returning m.id, %2$s as after
     ), noted as (
       insert into public.hygiene_changes (user_id, batch, table_name, row_id, before, after, settles)
       select $1, $3, 'user_memories', j.row_id, '{}', case when j.refused is not null then w.after end, q.seq
@@ -324,10 +316,11 @@ begin
       cross join lateral unnest(case when j.refused is null then j.seqs else array[null::bigint] end) q(seq)
     )
     select 'user_memories', j.row_id, j.refused from judged j
-  $sql$ using p_user, p_batch, p_undo, p_rows, columns;
+  $sql$, public.ledger_digest('public.user_memories', 'm', 'i.before'), public.ledger_digest('public.user_memories', 'm', 'j.before'))
+  using p_user, p_batch, p_undo, p_rows;
 
   -- counts go on: what was merged is taken out again, of those that this undo brought back
-  execute $sql$
+  execute format($sql$
     with merged as materialized (
       select c.original, sum(c.merged) filter (where n.settles is not null) as back, count(l.seq) as stay
       from public.hygiene_changes c
@@ -348,7 +341,7 @@ begin
       where c.table_name = 'memory_usage' and c.after is not null and c.row_id in (select unnest($4))
       group by c.row_id
     ), judged as materialized (
-      select i.row_id, i.seqs, m.back, m.stay, array(select n from unnest($5) n where not i.before ? n) as younger,
+      select i.row_id, i.seqs, m.back, m.stay, i.before,
              not i.before ? 'access_count' as made, coalesce(p.after, i.after) as after, (i.before ->> 'last_accessed_at')::timestamptz as last_accessed_at
       from image i join merged m on m.original = i.row_id left join partly p on p.row_id = i.row_id
       where m.back > 0
@@ -358,17 +351,17 @@ begin
     ), written as (
       update public.memory_usage u
       set access_count = greatest(u.access_count - j.back, 0),
-          last_accessed_at = case when not j.made and j.stay = 0 and public.row_digest(to_jsonb(u), j.younger) = j.after
+          last_accessed_at = case when not j.made and j.stay = 0 and %1$s = j.after
                                   then j.last_accessed_at else u.last_accessed_at end
       from judged j
       where u.user_id = $1 and u.memory_id = j.row_id and not (j.made and j.stay = 0 and u.access_count <= j.back)
-      returning u.memory_id, public.row_digest(to_jsonb(u), j.younger) as after
+      returning u.memory_id, %1$s as after
     )
     insert into public.hygiene_changes (user_id, batch, table_name, row_id, before, after, settles)
     select $1, $3, 'memory_usage', j.row_id, '{}', case when j.stay > 0 then w.after end, q.seq
     from judged j left join written w on w.memory_id = j.row_id
     cross join lateral unnest(case when j.stay = 0 then j.seqs else array[null::bigint] end) q(seq)
-  $sql$ using p_user, p_batch, p_undo, p_rows, columns;
+  $sql$, public.ledger_digest('public.memory_usage', 'u', 'j.before')) using p_user, p_batch, p_undo, p_rows;
 end
 $$;
 comment on function public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]) is
@@ -440,11 +433,11 @@ create function public.undo_hygiene_batch(p_batch uuid) returns table (table_nam
 comment on function public.undo_hygiene_batch(uuid) is 'The same for the user who is signed in';
 
 revoke all on function public.cleanup_old_memories(uuid, integer, uuid, integer), public.cleanup_old_memories(integer),
-  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_columns(regclass, text), public.ledger_defaults(regclass), public.ledger_left(uuid, uuid),
+  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid),
   public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]), public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]), public.undo_hygiene_batch(uuid, uuid),
   public.undo_hygiene_batch(uuid) from public, anon, authenticated;
 grant execute on function public.cleanup_old_memories(uuid, integer, uuid, integer), public.cleanup_old_memories(integer),
-  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_columns(regclass, text), public.ledger_defaults(regclass), public.ledger_left(uuid, uuid),
+  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid),
   public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]), public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]), public.undo_hygiene_batch(uuid, uuid),
   public.undo_hygiene_batch(uuid) to authenticated, service_role;
 
@@ -454,8 +447,8 @@ drop function public.undo_hygiene_batch(uuid, uuid);
 drop function public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]);
 drop function public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]);
 drop function public.ledger_left(uuid, uuid);
+drop function public.ledger_digest(regclass, text, text);
 drop function public.ledger_defaults(regclass);
-drop function public.ledger_columns(regclass, text);
 drop function public.cleanup_expired_blobs(uuid, uuid, integer);
 drop function public.cleanup_old_memories(integer);
 drop function public.cleanup_old_memories(uuid, integer, uuid, integer);
