@@ -21,6 +21,7 @@ from dbops.embedded import resolve
 from dbops.errors import DbopsError, UsageError
 from dbops.hygiene.doctor import Finding, Mended, NotChecked, Problem, Report, checks, examine, mend, mendable
 from dbops.hygiene.doctor.model import Limit, number
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.config import Settings
@@ -205,7 +206,7 @@ def _text(report: Report, mended: Sequence[Mended], verbose: bool, would: bool) 
         lines += [f"does not apply: {each.check}: {each.reason}" for each in report.not_applicable]
     barred = len({each.check for each in report.not_checked})
     made = [
-        f"{len(report.checked)} check{'s' * (len(report.checked) != 1)} made",
+        f"{count(len(report.checked), 'check')} made",
         f"{barred} not or not wholly" if barred else "",
     ]
     made.append(f"{len(report.not_applicable)} do not apply" if report.not_applicable else "")

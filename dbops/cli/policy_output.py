@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dbops.cli.output import duration
+from dbops.wording import count
 
 if TYPE_CHECKING:
     from dbops.policy import Definitions, Listed, Plan
@@ -95,15 +96,11 @@ def attack_text(report: Report, *, whole: bool = False) -> str:
     lines += _mutants(report.mutants) if report.mutants else []
     colour = "green" if report.verdict == "isolated" else "red"
     lines.append(
-        f"{click.style(report.verdict, fg=colour)}: {_count(len(report.tables), 'table')}, "
-        f"{_count(report.attacks, 'attack')}, {_count(len(report.leaks), 'leak')}, {len(report.vacuous)} vacuous, "
+        f"{click.style(report.verdict, fg=colour)}: {count(len(report.tables), 'table')}, "
+        f"{count(report.attacks, 'attack')}, {count(len(report.leaks), 'leak')}, {len(report.vacuous)} vacuous, "
         f"on PostgreSQL {report.server_version} ({report.server_kind}) in {duration(report.duration_ms)}"
     )
     return "\n".join(lines)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _who(table: str, actor: str) -> str:
@@ -174,7 +171,7 @@ def _mutants(mutants: Mutants) -> Iterator[str]:
     )
     yield from (f"equivalent  {each.mutant}: {each.reason}" for each in mutants.equivalent)
     yield (
-        f"{_count(mutants.tried, 'mutant')}: {len(mutants.caught)} caught, {len(mutants.survived)} survived, "
+        f"{count(mutants.tried, 'mutant')}: {len(mutants.caught)} caught, {len(mutants.survived)} survived, "
         f"{len(mutants.equivalent)} equivalent"
     )
 

@@ -86,9 +86,8 @@ create function public.word_list(p_text text) returns text[]
   language sql immutable parallel safe
   return case
     when octet_length(p_text) < 255
-      and p_text collate "C" !~ '[^\x01-\x7f]|[''.,][^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]|[^\x01-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f][+#]'
-    then array_remove(string_to_array(lower(
-      regexp_replace(p_text, '[\x01-\x1f\x21-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]+' collate "C", ' ', 'g') collate "C"), ' '), '')
+      and p_text collate "C" !~ '[^\x01-\x7f]|[''.,][0-9A-Z_a-z]|[0-9A-Z_a-z][+#]'
+    then array_remove(string_to_array(lower(regexp_replace(p_text, '[^ 0-9A-Z_a-z]+' collate "C", ' ', 'g') collate "C"), ' '), '')
     else public.word_cut(p_text)
   end;
 comment on function public.word_list(text) is 'The words of a text as they come; NULL where it has more than 50,000 bytes';
