@@ -31,7 +31,7 @@ begin
   ids := array(
     select x.id from unnest(ids) x(id)
     where not exists (select from public.user_memories l
-                      where l.user_id = p_user and l.duplicate_of = x.id and l.id <> all (ids))
+                      where l.user_id = p_user and l.duplicate_of = x.id and l.id not in (select unnest(ids)))
   );
   if cardinality(ids) = 0 then
     return 0;
@@ -123,6 +123,19 @@ create function public.ledger_left(p_user uuid, p_batch uuid) returns setof publ
           and n.batch = any (array(select b.id from public.hygiene_batches b where b.user_id = p_user and b.undoes = p_batch)));
   end;
 comment on function public.ledger_left(uuid, uuid) is 'The changes of a batch that no undo has taken back yet';
+
+create function public.ledger_images(p_user uuid, p_batch uuid, p_table text, p_rows uuid[])
+  returns table (row_id uuid, seqs bigint[], before jsonb, after bytea, marked boolean)
+  language sql stable
+  begin atomic
+    select c.row_id, array_agg(c.seq), (array_agg(c.before order by c.seq))[1], (array_agg(c.after order by c.seq desc))[1],
+      bool_or(c.original is not null)
+    from public.ledger_left(p_user, p_batch) c
+    where c.table_name = p_table and c.after is not null and c.row_id in (select unnest(p_rows))
+    group by c.row_id;
+  end;
+comment on function public.ledger_images(uuid, uuid, text, uuid[]) is
+  'Of some rows that a batch changed: as they were before its first change and after its last, and whether they were marked';
 
 create function public.undo_hygiene_rows(p_user uuid, p_batch uuid, p_undo uuid, p_rows uuid[])
   returns table (table_name text, id uuid, refused text)
@@ -230,11 +243,7 @@ begin
   -- what was marked: as it was before the batch's first change, where it still is as the batch's last one left it
   return query execute format($sql$
     with image as materialized (
-      select c.row_id, array_agg(c.seq) as seqs, (array_agg(c.before order by c.seq))[1] as before,
-             (array_agg(c.after order by c.seq desc))[1] as after
-      from public.ledger_left($1, $2) c
-      where c.table_name = 'user_memories' and c.after is not null and c.row_id in (select unnest($4))
-      group by c.row_id having bool_or(c.original is not null)
+      select i.row_id, i.seqs, i.before, i.after from public.ledger_images($1, $2, 'user_memories', $4) i where i.marked
     ), judged as materialized (
       select i.row_id, i.seqs, i.before, case
           when m.id is null then 'it was deleted since'
@@ -269,11 +278,7 @@ begin
   -- tags, but for those of duplicates that stay
   return query execute format($sql$
     with image as materialized (
-      select c.row_id, array_agg(c.seq) as seqs, (array_agg(c.before order by c.seq))[1] as before,
-             (array_agg(c.after order by c.seq desc))[1] as after
-      from public.ledger_left($1, $2) c
-      where c.table_name = 'user_memories' and c.after is not null and c.row_id in (select unnest($4))
-      group by c.row_id having bool_and(c.original is null)
+      select i.row_id, i.seqs, i.before, i.after from public.ledger_images($1, $2, 'user_memories', $4) i where not i.marked
     ), partly as materialized ( -- as an undo before this one left it
       select n.row_id, (array_agg(n.after order by n.seq desc))[1] as after
       from public.hygiene_changes n
@@ -335,11 +340,7 @@ begin
         and n.batch = any (array(select b.id from public.hygiene_batches b where b.user_id = $1 and b.undoes = $2))
       group by n.row_id
     ), image as materialized (
-      select c.row_id, array_agg(c.seq) as seqs, (array_agg(c.before order by c.seq))[1] as before,
-             (array_agg(c.after order by c.seq desc))[1] as after
-      from public.ledger_left($1, $2) c
-      where c.table_name = 'memory_usage' and c.after is not null and c.row_id in (select unnest($4))
-      group by c.row_id
+      select i.row_id, i.seqs, i.before, i.after from public.ledger_images($1, $2, 'memory_usage', $4) i
     ), judged as materialized (
       select i.row_id, i.seqs, m.back, m.stay, i.before,
              not i.before ? 'access_count' as made, coalesce(p.after, i.after) as after, (i.before ->> 'last_accessed_at')::timestamptz as last_accessed_at
@@ -433,11 +434,11 @@ create function public.undo_hygiene_batch(p_batch uuid) returns table (table_nam
 comment on function public.undo_hygiene_batch(uuid) is 'The same for the user who is signed in';
 
 revoke all on function public.cleanup_old_memories(uuid, integer, uuid, integer), public.cleanup_old_memories(integer),
-  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid),
+  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid), public.ledger_images(uuid, uuid, text, uuid[]),
   public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]), public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]), public.undo_hygiene_batch(uuid, uuid),
   public.undo_hygiene_batch(uuid) from public, anon, authenticated;
 grant execute on function public.cleanup_old_memories(uuid, integer, uuid, integer), public.cleanup_old_memories(integer),
-  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid),
+  public.cleanup_expired_blobs(uuid, uuid, integer), public.ledger_defaults(regclass), public.ledger_digest(regclass, text, text), public.ledger_left(uuid, uuid), public.ledger_images(uuid, uuid, text, uuid[]),
   public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]), public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]), public.undo_hygiene_batch(uuid, uuid),
   public.undo_hygiene_batch(uuid) to authenticated, service_role;
 
@@ -446,6 +447,7 @@ drop function public.undo_hygiene_batch(uuid);
 drop function public.undo_hygiene_batch(uuid, uuid);
 drop function public.undo_hygiene_merges(uuid, uuid, uuid, uuid[]);
 drop function public.undo_hygiene_rows(uuid, uuid, uuid, uuid[]);
+drop function public.ledger_images(uuid, uuid, text, uuid[]);
 drop function public.ledger_left(uuid, uuid);
 drop function public.ledger_digest(regclass, text, text);
 drop function public.ledger_defaults(regclass);

@@ -175,6 +175,19 @@ class TestReview:
         documents.execute("drop table documents")
         assert library.review() == ()
 
+    def test_one_pairs_error_stops_no_other(self, documents: Connection, empty_url: str) -> None:
+        documents.execute(self.CATS)
+        documents.execute(self.CATS.replace("(8, 3", "(18, 4").replace("(9, 3", "(19, 4"))
+        library = manager(empty_url)
+        library.dedupe(target=mark(), search=Search(threshold=0.7))
+        documents.execute(
+            "create function refuse() returns trigger language plpgsql as $$ begin raise 'not today'; end $$;"
+            "create trigger refuse before update on documents for each row when (old.tenant_id = 3) execute function refuse()"
+        )
+        done = library.accept([item.id for item in library.review()])
+        assert [(each.user, each.reason.splitlines()[0]) for each in done.failed] == [("3", "not today")]
+        assert (done.marked, [item.scope for item in library.review()]) == (1, ["3"])
+
 
 class TestDelete:
     def test_deleted_rows_come_back_exactly(self, empty_db: Connection, empty_url: str) -> None:

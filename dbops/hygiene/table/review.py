@@ -9,7 +9,7 @@ from typing import Any
 from dbops.errors import UsageError
 from dbops.hygiene import record
 from dbops.hygiene.model import Done, Merge, Ref, ScopePlan
-from dbops.hygiene.session import Session
+from dbops.hygiene.session import Apart, Session
 from dbops.hygiene.table.apply import apply, left_as_it_is
 from dbops.hygiene.table.model import Target
 from dbops.hygiene.table.scan import texts_of
@@ -53,15 +53,17 @@ def accept_table(session: Session, found: Sequence[tuple[Any, ...]]) -> Done:
         source = read_source(session, target)
     settings = {"accepted": [row[0] for row in found], "target": target.settings()}
     batch = record.begin(session, "review", source.shown, settings)
-    marked, skipped = 0, list[str]()
+    marked, skipped, apart = 0, list[str](), Apart(session, len(found))
     for row in found:
         what = f"{source.shown}, pair {row[0]} (batch {batch})"
         with hinted(what, left_as_it_is(batch)):
-            done = session.patiently(what, partial(_accept, session, source, target, batch, row))
-        marked += done
-        skipped += [] if done else [row[4]]
+            done = apart.run(row[2], what, partial(_accept, session, source, target, batch, row))
+        marked += done or 0
+        skipped += [row[4]] if done == 0 else []
     record.end(session, batch)
-    return Done(batch, "review", int(marked > 0), len(found), marked, 0, len(found), tuple(skipped))
+    return Done(
+        batch, "review", int(marked > 0), len(found), marked, 0, len(found), tuple(skipped), failed=tuple(apart.failed)
+    )
 
 
 def _accept(session: Session, source: Source, target: Target, batch: str, row: tuple[Any, ...]) -> int:
