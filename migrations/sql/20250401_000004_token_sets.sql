@@ -132,10 +132,13 @@ end
 $$;
 
 -- Triggers keep what a foreign key would: its check costs an INSERT of many rows as much as all else here together.
+-- (A plan is kept from a session's first statement on, whatever the number of its rows: by the keys it is right for all.)
 create function public.memory_tokens_insert() returns trigger
-  language plpgsql security definer set search_path = '' as $$
+  language plpgsql security definer set search_path = ''
+  set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
 begin
-  if pg_stat_get_xact_tuples_deleted(tg_relid) = 0 then
+  -- else another trigger may have changed or deleted new rows by now
+  if pg_stat_get_xact_tuples_updated(tg_relid) + pg_stat_get_xact_tuples_deleted(tg_relid) = 0 then
     begin
       insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
       select m.user_id, m.id, k.words, k.sketch, k.tokens
@@ -143,17 +146,16 @@ begin
       where m.is_active;
       return null;
     exception when unique_violation then
-      null; -- another trigger has changed a new row by now, and its word set is there
+      null; -- of a memory that was deleted while the triggers were off
     end;
   end if;
-  -- another trigger may have deleted some of the new rows
   insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
   select m.user_id, m.id, k.words, k.sketch, k.tokens
   from made n
   join public.user_memories m on m.user_id = n.user_id and m.id = n.id
   cross join lateral public.token_set(m.fact) k
   where m.is_active
-  on conflict (user_id, memory_id) do nothing;
+  on conflict (user_id, memory_id) do update set words = excluded.words, sketch = excluded.sketch, tokens = excluded.tokens;
   return null;
 end
 $$;
@@ -176,7 +178,8 @@ $$;
 comment on function public.memory_tokens_update() is 'Keeps the word set of a memory that says something else, is forgotten, comes back, or has another key';
 
 create function public.memory_tokens_delete() returns trigger
-  language plpgsql security definer set search_path = '' as $$
+  language plpgsql security definer set search_path = ''
+  set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
 begin
   delete from public.memory_tokens k using gone g where k.user_id = g.user_id and k.memory_id = g.id;
   return null;

@@ -673,6 +673,34 @@ def test_an_insert_of_which_another_trigger_deletes_a_part(db: Connection, level
     assert sorted(token_sets(db).values()) == ["'coffee'", "'tea'"]
 
 
+def test_an_insert_of_which_another_trigger_changes_a_part(db: Connection) -> None:
+    user = new_user(db)
+    db.execute(
+        "create function public.shorten() returns trigger language plpgsql as"
+        " $$ begin update public.user_memories set fact = 'green tea' where fact = 'tea';"
+        " update public.user_memories set is_active = false where fact like '%secret%'; return null; end $$"
+    )
+    db.execute("create trigger a_shorten after insert on public.user_memories execute function public.shorten()")
+    db.execute(
+        "insert into public.user_memories (user_id, fact, memory_type)"
+        " select %s, fact, 'fact' from unnest(array['secret tea', 'tea', 'coffee']) x(fact)",
+        (user,),
+    )
+    assert sorted(token_sets(db).values()) == ["'coffee'", "'green' 'tea'"]
+
+
+def test_a_word_set_that_was_left_behind_keeps_no_insert_away(db: Connection) -> None:
+    user, it = new_user(db), uuid.uuid4()
+    insert = "insert into public.user_memories (user_id, id, fact, memory_type) values (%s, %s, %s, 'fact')"
+    db.execute(insert, (user, it, "tea"))
+    db.execute("set session_replication_role = replica")
+    db.execute("delete from public.user_memories")
+    db.execute("reset session_replication_role")
+    assert token_sets(db) == {it: "'tea'"}
+    db.execute(insert, (user, it, "coffee"))
+    assert token_sets(db) == {it: "'coffee'"}
+
+
 def test_what_came_while_the_triggers_were_off_is_filled_in_batches(db: Connection) -> None:
     user = new_user(db)
     kept = memory(db, user)
