@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 WORKERS ?= 2
+# each process of the tests would compile dbops anew
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test quick faults check bench clean
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import psycopg
 import pytest
 
 from dbops.cli.backup_output import Bar
-from tests.cli.conftest import Command, sql, write
+from tests.cli.conftest import Command, migrated, sql, write
 
 ANN, BOB = "00000000-0000-0000-0000-00000000000a", "00000000-0000-0000-0000-00000000000b"
 UP = """create table public.users (user_id uuid primary key, name text not null);
@@ -22,12 +23,17 @@ NOTES = "select id, user_id, note from notes order by 1"
 
 
 @pytest.fixture
-def shop(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
+def shop(folder: Path, make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
     """A project with users and their notes."""
-    monkeypatch.setenv("DATABASE_URL", empty_url)
     write(folder, "20250101_000001_notes", UP)
-    assert dbops("migrate", "up", "-q").code == 0
-    sql(empty_url, ROWS)
+
+    def fill(url: str) -> None:
+        migrated(dbops, url)
+        sql(url, ROWS)
+
+    monkeypatch.setenv("DATABASE_URL", make_database("shop with rows", fill))
+    # what is said is the same however many processes work; that each more is right, the library's tests and the docs' say
+    monkeypatch.setenv("DBOPS_WORKERS", "1")
     return folder
 
 

@@ -115,15 +115,24 @@ DEFINITIONS = 'version = 1\nauth = "supabase"\n\n[table."public.notes"]\nowner =
 
 
 @pytest.fixture
-def shop(folder: Path, empty_url: str, monkeypatch: pytest.MonkeyPatch, dbops: Command) -> Path:
-    """A project with one table of users' rows, migrated, and its definition, not applied."""
-    monkeypatch.setenv("DATABASE_URL", empty_url)
+def shop_url(folder: Path, make_database: Callable[..., str], dbops: Command) -> str:
+    """The URL of a fresh database with the migrations of the shop, which are written into the folder."""
     up = COMPATIBLE.read_text(encoding="utf-8").split("-- migrate:up\n")[1].split("-- migrate:down")[0]
     write(folder, "20250101_000000_auth", up)
     write(folder, "20250101_000001_notes", TABLE)
+    return make_database("shop", lambda url: migrated(dbops, url))
+
+
+def migrated(dbops: Command, url: str) -> None:
+    assert dbops("migrate", "up", "-q", "--url", url).code == 0
+
+
+@pytest.fixture
+def shop(folder: Path, shop_url: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one table of users' rows, migrated, and its definition, not applied."""
+    monkeypatch.setenv("DATABASE_URL", shop_url)
     (folder / "policies").mkdir()
     (folder / "policies" / "notes.toml").write_text(DEFINITIONS)
-    assert dbops("migrate", "up", "-q").code == 0
     return folder
 
 

@@ -123,14 +123,14 @@ def test_an_attack_that_leaks(shop: Path, server: Any, dbops: Command) -> None:
     assert place["artifactLocation"]["uri"] == "policies/notes.toml"
 
 
-def test_lint_beside_the_attack(shop: Path, empty_url: str, server: Any, dbops: Command) -> None:
+def test_lint_beside_the_attack(shop: Path, shop_url: str, server: Any, dbops: Command) -> None:
     """A weak WITH CHECK, and a trigger that lets nobody use it: lint alone says error, and that is told."""
     (shop / "policies" / "notes.toml").write_text(DEFINITIONS + 'immutable = ["user_id"]\n')
     assert dbops("policy", "apply", "--yes").code == 0
     agreed = dbops("policy", "lint", "--no-pgrls", "--attack", "--json")
     assert (agreed.code, agreed.json["disagreements"], agreed.json["attack"]["verdict"]) == (0, [], "isolated")
     sql(
-        empty_url,
+        shop_url,
         "create policy weak on public.notes for update to authenticated "
         "using (user_id = (select auth.uid())) with check (note is not null)",
     )
@@ -329,36 +329,36 @@ def traces(url: str) -> list[Any]:
         ]
 
 
-def test_live_reads_the_target_and_writes_nothing(shop: Path, empty_url: str, dbops: Command, server: Any) -> None:
+def test_live_reads_the_target_and_writes_nothing(shop: Path, shop_url: str, dbops: Command, server: Any) -> None:
     assert dbops("policy", "apply", "--yes").code == 0
-    sql(empty_url, TRACE)
-    before = traces(empty_url)
+    sql(shop_url, TRACE)
+    before = traces(shop_url)
     clean = dbops("policy", "attack", "--live", "--json")
     assert (clean.code, clean.json["verdict"], clean.json["leaks"]) == (0, "isolated", [])
-    assert traces(empty_url) == before
-    sql(empty_url, "insert into public.notes (user_id, note) values (gen_random_uuid(), 'more')")
-    assert traces(empty_url)[0] != before[0], "a write leaves its trace"
+    assert traces(shop_url) == before
+    sql(shop_url, "insert into public.notes (user_id, note) values (gen_random_uuid(), 'more')")
+    assert traces(shop_url)[0] != before[0], "a write leaves its trace"
 
 
-def test_live_finds_what_the_target_has(shop: Path, empty_url: str, dbops: Command, server: Any) -> None:
+def test_live_finds_what_the_target_has(shop: Path, shop_url: str, dbops: Command, server: Any) -> None:
     """The definitions are as good as ever: the database is not."""
     assert dbops("policy", "apply", "--yes").code == 0
-    sql(empty_url, TRACE + "alter policy dbops_owner_select on public.notes using (true)")
-    before = traces(empty_url)
+    sql(shop_url, TRACE + "alter policy dbops_owner_select on public.notes using (true)")
+    before = traces(shop_url)
     assert dbops("policy", "attack").code == 0
     found = dbops("policy", "attack", "--live", "--json")
     assert (found.code, found.json["verdict"]) == (4, "leaks")
     vias = {leak["via"] for leak in found.json["leaks"] if (leak["actor"], leak["verb"]) == ("another user", "select")}
     assert vias == {"table", "table, on the target"}
-    assert traces(empty_url) == before
+    assert traces(shop_url) == before
     target = next(leak for leak in found.json["leaks"] if leak["via"] == "table, on the target")
-    with connect(empty_url, "test") as conn:
+    with connect(shop_url, "test") as conn:
         results = [conn.execute(line.encode()) for line in target["sql"].splitlines()]
         assert [result.fetchone() for result in results if result.description][-1] == (True,), "its SQL shows it"
 
 
 def test_live_elsewhere(
-    shop: Path, empty_url: str, dbops: Command, server: Any, standby_url: str, monkeypatch: pytest.MonkeyPatch
+    shop: Path, shop_url: str, dbops: Command, server: Any, standby_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert dbops("policy", "attack", "--live", "--url", "postgresql://app@127.0.0.1:1/app", "--json").code == 10
     for verb in (["plan"], ["apply", "--yes"]):

@@ -99,7 +99,8 @@ def environment(home: Path) -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), "/usr/local/bin", "/usr/bin", "/bin"])
     runtime = home / "runtime"
     runtime.mkdir(mode=0o700, exist_ok=True)
-    return {"PATH": path, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "LANG": "C.UTF-8", "TERM": "dumb"}
+    places = {"PATH": path, "HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), "TMPDIR": tempfile.gettempdir()}
+    return {**places, "LANG": "C.UTF-8", "TERM": "dumb"}
 
 
 def made(text: str) -> dict[str, str]:

@@ -21,20 +21,20 @@ def snapshot(url: str) -> list[Any]:
         return conn.execute("select polname, polrelid from pg_policy order by 1").fetchall()
 
 
-def test_plan(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_plan(shop: Path, shop_url: str, dbops: Command) -> None:
     done = dbops("policy", "plan", "--json")
     assert done.code == 0
     assert done.json["unmanaged"] == []
     assert done.json["migration"] is None
     assert any(text.startswith('CREATE POLICY "dbops_') for text in done.json["statements"])
     assert [each["sql"] for each in done.json["details"]] == done.json["statements"]
-    assert snapshot(empty_url) == []
+    assert snapshot(shop_url) == []
     text = dbops("policy", "plan").out
     assert text.startswith("-- test_")
     assert "ENABLE ROW LEVEL SECURITY" in text
 
 
-def test_apply_asks_for_what_narrows(shop: Path, empty_url: str, dbops: Command, types: Callable[[str], None]) -> None:
+def test_apply_asks_for_what_narrows(shop: Path, shop_url: str, dbops: Command, types: Callable[[str], None]) -> None:
     """Enabling RLS takes rows away from whoever read them."""
     refused = dbops("policy", "apply", "--json")
     assert (refused.code, refused.error["code"]) == (2, "confirmation_required")
@@ -43,24 +43,24 @@ def test_apply_asks_for_what_narrows(shop: Path, empty_url: str, dbops: Command,
     assert "test_" in refused.error["message"]
     types("n")
     assert dbops("policy", "apply").code == 2
-    assert snapshot(empty_url) == []
+    assert snapshot(shop_url) == []
     types("y")
     assert dbops("policy", "apply").code == 0
-    assert snapshot(empty_url)
+    assert snapshot(shop_url)
 
 
-def test_apply_that_only_adds_asks_nobody(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_apply_that_only_adds_asks_nobody(shop: Path, shop_url: str, dbops: Command) -> None:
     assert dbops("policy", "apply", "--yes").code == 0
-    sql(empty_url, "drop policy dbops_owner_select on public.notes")
+    sql(shop_url, "drop policy dbops_owner_select on public.notes")
     done = dbops("policy", "apply", "--json")
     assert (done.code, done.json["applied"], len(done.json["statements"])) == (0, True, 1)
 
 
-def test_dry_run_is_the_plan(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_dry_run_is_the_plan(shop: Path, shop_url: str, dbops: Command) -> None:
     planned, dry = dbops("policy", "plan", "--json").json, dbops("policy", "apply", "--dry-run", "--json")
     assert (dry.code, dry.json["applied"]) == (0, False)
     assert dry.json["statements"] == planned["statements"]
-    assert snapshot(empty_url) == []
+    assert snapshot(shop_url) == []
 
 
 def test_a_second_apply_does_nothing(shop: Path, dbops: Command) -> None:
@@ -82,8 +82,8 @@ def test_apply_is_no_drift_of_the_migrations(shop: Path, dbops: Command) -> None
     assert [run["command"] for run in dbops("migrate", "history", "--json").json["runs"]] == ["policy apply", "up"]
 
 
-def test_apply_hides_no_older_drift(shop: Path, empty_url: str, dbops: Command) -> None:
-    sql(empty_url, "alter table public.notes add column mood text")
+def test_apply_hides_no_older_drift(shop: Path, shop_url: str, dbops: Command) -> None:
+    sql(shop_url, "alter table public.notes add column mood text")
     done = dbops("policy", "apply", "--yes")
     assert done.code == 0
     assert "had drifted before" in done.err
@@ -92,14 +92,14 @@ def test_apply_hides_no_older_drift(shop: Path, empty_url: str, dbops: Command) 
     assert "mood" in checked.out
 
 
-def test_apply_without_a_history(shop: Path, empty_url: str, dbops: Command) -> None:
-    sql(empty_url, "drop table public.schema_migrations; drop schema dbops cascade")
+def test_apply_without_a_history(shop: Path, shop_url: str, dbops: Command) -> None:
+    sql(shop_url, "drop table public.schema_migrations; drop schema dbops cascade")
     assert dbops("policy", "apply", "--yes").code == 0
-    with connect(empty_url, "test") as conn:
+    with connect(shop_url, "test") as conn:
         assert conn.execute("select to_regclass('public.schema_migrations')").fetchone() == (None,)
 
 
-def test_check(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_check(shop: Path, shop_url: str, dbops: Command) -> None:
     before = dbops("policy", "check", "--json")
     assert before.code == 3
     assert before.json["comparable"] is True
@@ -107,7 +107,7 @@ def test_check(shop: Path, empty_url: str, dbops: Command) -> None:
     assert dbops("policy", "apply", "--yes").code == 0
     after = dbops("policy", "check")
     assert (after.code, after.out) == (0, "no drift\n")
-    sql(empty_url, "create policy other on public.notes for select to anon using (true)")
+    sql(shop_url, "create policy other on public.notes for select to anon using (true)")
     assert dbops("policy", "check").code == 3
     assert dbops("policy", "plan", "--json").json["unmanaged"] == [{"table": "public.notes", "policy": "other"}]
     assert dbops("policy", "apply", "--prune", "--yes").code == 0
@@ -136,8 +136,8 @@ def test_export(shop: Path, dbops: Command) -> None:
     assert (shop / "out" / "public.toml").read_text() == dry["contents"]["out/public.toml"]
 
 
-def test_the_index_becomes_a_migration(shop: Path, empty_url: str, dbops: Command) -> None:
-    sql(empty_url, "alter table public.notes drop constraint notes_pkey")
+def test_the_index_becomes_a_migration(shop: Path, shop_url: str, dbops: Command) -> None:
+    sql(shop_url, "alter table public.notes drop constraint notes_pkey")
     dry = dbops("policy", "plan", "--write-migration", "--dry-run", "--json").json
     assert len(dry["proposals"]) == 1
     assert dry["migration"] is None
@@ -157,10 +157,10 @@ def test_bad_definitions(shop: Path, dbops: Command) -> None:
 # --- lint ----------------------------------------------------------------------------------------
 
 
-def test_lint(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_lint(shop: Path, shop_url: str, dbops: Command) -> None:
     assert dbops("policy", "apply", "--yes").code == 0
     assert dbops("policy", "lint", "--no-pgrls").out == "nothing found\n"
-    sql(empty_url, "grant truncate on public.notes to anon")
+    sql(shop_url, "grant truncate on public.notes to anon")
     found = dbops("policy", "lint", "--no-pgrls", "--json")
     [finding] = found.json["findings"]
     assert found.code == 3
@@ -180,9 +180,9 @@ def test_lint(shop: Path, empty_url: str, dbops: Command) -> None:
     assert dbops("policy", "lint", "--ignore", "no-such-rule").code == 2
 
 
-def test_lint_as_sarif(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_lint_as_sarif(shop: Path, shop_url: str, dbops: Command) -> None:
     sql(
-        empty_url,
+        shop_url,
         "grant select on public.notes to anon; create table public.t (a int); grant select on public.t to anon",
     )
     document = json.loads(dbops("policy", "lint", "--no-pgrls", "--format", "sarif", "--fail-on", "never").out)
@@ -194,10 +194,10 @@ def test_lint_as_sarif(shop: Path, empty_url: str, dbops: Command) -> None:
     assert places["public.t"] is None
 
 
-def test_lint_before_there_are_definitions(shop: Path, empty_url: str, dbops: Command) -> None:
+def test_lint_before_there_are_definitions(shop: Path, shop_url: str, dbops: Command) -> None:
     (shop / "policies" / "notes.toml").unlink()
     (shop / "policies").rmdir()
-    sql(empty_url, "grant select on public.notes to anon")
+    sql(shop_url, "grant select on public.notes to anon")
     done = dbops("policy", "lint", "--no-pgrls", "--json")
     assert [(each["rule"], each["path"]) for each in done.json["findings"]] == [("rls-missing", None)]
     assert "there is no folder policies" in done.err

@@ -60,8 +60,8 @@ def backup(
 
 @pytest.fixture
 def settings(server: Scratch) -> Settings:
-    """The drill goes to the server that runs: as on a --scratch-url."""
-    return Settings(scratch_url=server.url)
+    """The drill goes to the server that runs: as on a --scratch-url. By one process; the first test has two."""
+    return Settings(scratch_url=server.url, workers=1)
 
 
 def changed(manifest: Manifest, name: str, change: Callable[[Table], Table]) -> Manifest:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -106,11 +106,22 @@ IN_THE_INDEXS_ORDER = {
 Filled = tuple[psycopg.Connection[Any], dict[str, Any]]
 
 
+def fill(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        for statement in ROWS.split(";\n"):
+            conn.execute(statement)
+
+
+@pytest.fixture
+def db(make_database: Callable[..., str]) -> Iterator[psycopg.Connection[Any]]:
+    """A connection (autocommit, superuser) to a fresh database with the memory schema and its rows."""
+    with psycopg.connect(make_database("plans", fill, of="memory"), autocommit=True) as conn:
+        yield conn
+
+
 @pytest.fixture
 def filled(db: psycopg.Connection[Any]) -> Filled:
     """The database with its rows, and parameters that fit every named query: they ask for the user with the most."""
-    for statement in ROWS.split(";\n"):
-        db.execute(statement)
     survivor = db.execute(
         "select duplicate_of from public.user_memories where user_id = %s and duplicate_of is not null limit 1", (USER,)
     ).fetchone()

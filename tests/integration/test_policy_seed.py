@@ -25,6 +25,7 @@ from dbops.policy.catalog import load_catalog
 from dbops.policy.model import Auth, Definitions, Name, Shared, TableRules
 from dbops.policy.read import read_definitions
 from dbops.policy.state import Policy
+from tests.faults.tools import WHOLE
 from tests.policy_faults import ANY, DOCUMENTS, MEMBERS, MINE, PRELUDE, TENANT, guarded, owned, policy
 
 Connection = psycopg.Connection[Any]
@@ -384,7 +385,9 @@ MUTANT = {"using": "USING true", "check": "WITH CHECK true", "dropped": "dropped
 
 
 @settings(
-    max_examples=3, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=3 if WHOLE else 2,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(text=definitions(), choice=st.integers(0, 10_000))
 def test_definitions_at_random_isolate_and_a_weaker_policy_is_seen(
