@@ -421,3 +421,41 @@ def test_definitions_at_random_isolate_and_a_weaker_policy_is_seen(
         }
         assert (weak.verdict == "isolated") == (name not in mutants.caught), (text, statement)
         assert name in mutants.caught or held, (text, statement)
+
+
+# a right by a role beside that of an owner, and beside a rule that shares: who has lost it is seen on a row that he gets in no other way
+BY_ROLE = """version = 1
+auth = "supabase"
+[table."public.first"]
+owner = "user_id"
+immutable = ["user_id"]
+tenant = { column = "team_id", members = "public.members" }
+roles = { select = ["viewer", "editor"], update = ["editor"], delete = ["editor"] }
+shared = { when = "visibility = 'public'", verbs = ["select"], to = ["anon", "authenticated"] }
+service = ["service_role"]
+"""
+BESIDE_SHARED = """version = 1
+auth = "supabase"
+[table."public.first"]
+tenant = { column = "team_id", members = "public.members" }
+shared = { when = "level > 500", verbs = ["select"], to = ["authenticated"] }
+"""
+
+
+@pytest.mark.parametrize(("text", "lost"), [(BY_ROLE, "update"), (BESIDE_SHARED, "select")], ids=["role", "shared"])
+def test_a_members_right_that_is_lost_is_seen(
+    text: str, lost: str, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    url = make_database()
+    (tmp_path / "app.toml").write_text(text)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute((GROUND + SERVICE).encode())
+        PolicyManager(settings=Settings(url=url, policies=tmp_path)).apply()
+        declared = read_definitions(tmp_path)
+        whole = attack(conn, declared, load_catalog(conn), server_version="v", server_kind="k")
+        assert (whole.verdict, whole.leaks, whole.vacuous) == ("isolated", (), ())
+        name = "dbops_tenant_" + lost
+        conn.execute(sql.SQL("drop policy {} on public.first").format(sql.Identifier(name)))
+        less = attack(conn, declared, load_catalog(conn), server_version="v", server_kind="k")
+        assert less.verdict == "vacuous"
+        assert {one.reason.partition(":")[0] for one in less.vacuous} == {f"{lost} is allowed here and does not work"}
