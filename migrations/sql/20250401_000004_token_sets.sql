@@ -210,30 +210,42 @@ create trigger user_memories_tokens_truncate after truncate on public.user_memor
   for each statement execute function public.memory_tokens_truncate();
 
 -- For rows that were there before the triggers, or came while they were off. The operator's.
--- Merged in the order of both keys: a batch costs no more than its own rows and a walk over the keys before them.
+-- Merged in the order of both keys, from the user on whom the session's last call reached: no call walks over what was filled before it.
 create function public.fill_memory_tokens(p_batch integer default 10000) returns integer
   language plpgsql set search_path = '' set enable_hashjoin = off set enable_sort = off as $$
 declare
+  first constant uuid := '00000000-0000-0000-0000-000000000000';
+  place uuid := coalesce(nullif(current_setting('dbops.tokens_filled_to', true), '')::uuid, first);
   filled integer;
+  reached uuid;
 begin
   if p_batch is null or p_batch < 1 then
     raise exception 'a batch of % rows: at least 1 is needed', coalesce(p_batch::text, 'NULL')
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
   end if;
-  insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
-  select m.user_id, m.id, k.words, k.sketch, k.tokens
-  from (
-    select m.user_id, m.id, m.fact
-    from public.user_memories m
-    where m.is_active
-      and not exists (select from public.memory_tokens k where k.user_id = m.user_id and k.memory_id = m.id)
-    order by m.user_id, m.id
-    limit p_batch
-    for share of m -- whoever changes one of them waits: its trigger must find this row
-  ) m
-  cross join lateral public.token_set(m.fact) k
-  on conflict (user_id, memory_id) do nothing;
-  get diagnostics filled = row_count;
+  loop
+    with written as (
+      insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+      select m.user_id, m.id, k.words, k.sketch, k.tokens
+      from (
+        select m.user_id, m.id, m.fact
+        from public.user_memories m
+        where m.is_active and m.user_id >= place
+          and not exists (select from public.memory_tokens k where k.user_id >= place and k.user_id = m.user_id and k.memory_id = m.id)
+        order by m.user_id, m.id
+        limit p_batch
+        for share of m -- whoever changes one of them waits: its trigger must find this row
+      ) m
+      cross join lateral public.token_set(m.fact) k
+      on conflict (user_id, memory_id) do nothing
+      returning user_id
+    )
+    select count(*), (array_agg(w.user_id order by w.user_id desc))[1] into filled, reached from written w;
+    perform set_config('dbops.tokens_filled_to', coalesce(reached, first)::text, false);
+    -- at the end once more from the start: for what came before the place meanwhile
+    exit when filled > 0 or place = first;
+    place := first;
+  end loop;
   return filled;
 end
 $$;
