@@ -132,30 +132,40 @@ end
 $$;
 
 -- Triggers keep what a foreign key would: its check costs an INSERT of many rows as much as all else here together.
--- (A plan is kept from a session's first statement on, whatever the number of its rows: by the keys it is right for all.)
+-- EXECUTE, where tables are joined: a plan that is kept from a session's first statement, on one row, is a bad one for 10,000.
 create function public.memory_tokens_insert() returns trigger
-  language plpgsql security definer set search_path = ''
-  set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
+  language plpgsql security definer set search_path = '' as $$
 begin
-  -- else another trigger may have changed or deleted new rows by now
-  if pg_stat_get_xact_tuples_updated(tg_relid) + pg_stat_get_xact_tuples_deleted(tg_relid) = 0 then
-    begin
+  if not current_setting('track_counts')::boolean
+     or pg_stat_get_xact_tuples_updated(tg_relid) + pg_stat_get_xact_tuples_deleted(tg_relid) > 0 then
+    null; -- another trigger may have changed or deleted new rows by now
+  elsif (select count(*) from (select from made limit 100) m) < 100 then
+    insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+    select m.user_id, m.id, k.words, k.sketch, k.tokens
+    from made m cross join lateral public.token_set(m.fact) k
+    where m.is_active
+    on conflict (user_id, memory_id) do update set words = excluded.words, sketch = excluded.sketch, tokens = excluded.tokens;
+    return null;
+  else
+    begin -- a subtransaction costs many rows less than ON CONFLICT
       insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
       select m.user_id, m.id, k.words, k.sketch, k.tokens
       from made m cross join lateral public.token_set(m.fact) k
       where m.is_active;
       return null;
     exception when unique_violation then
-      null; -- of a memory that was deleted while the triggers were off
+      null; -- a word set was left behind by a memory that was deleted while the triggers were off
     end;
   end if;
-  insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
-  select m.user_id, m.id, k.words, k.sketch, k.tokens
-  from made n
-  join public.user_memories m on m.user_id = n.user_id and m.id = n.id
-  cross join lateral public.token_set(m.fact) k
-  where m.is_active
-  on conflict (user_id, memory_id) do update set words = excluded.words, sketch = excluded.sketch, tokens = excluded.tokens;
+  execute $sql$
+    insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
+    select m.user_id, m.id, k.words, k.sketch, k.tokens
+    from made n
+    join public.user_memories m on m.user_id = n.user_id and m.id = n.id
+    cross join lateral public.token_set(m.fact) k
+    where m.is_active
+    on conflict (user_id, memory_id) do update set words = excluded.words, sketch = excluded.sketch, tokens = excluded.tokens
+  $sql$;
   return null;
 end
 $$;
@@ -178,10 +188,9 @@ $$;
 comment on function public.memory_tokens_update() is 'Keeps the word set of a memory that says something else, is forgotten, comes back, or has another key';
 
 create function public.memory_tokens_delete() returns trigger
-  language plpgsql security definer set search_path = ''
-  set enable_hashjoin = off set enable_mergejoin = off set enable_seqscan = off as $$
+  language plpgsql security definer set search_path = '' as $$
 begin
-  delete from public.memory_tokens k using gone g where k.user_id = g.user_id and k.memory_id = g.id;
+  execute 'delete from public.memory_tokens k using gone g where k.user_id = g.user_id and k.memory_id = g.id';
   return null;
 end
 $$;
@@ -201,7 +210,8 @@ comment on function public.memory_tokens_truncate() is 'Without memories there a
 
 create trigger user_memories_tokens_insert after insert on public.user_memories
   referencing new table as made for each statement execute function public.memory_tokens_insert();
-create trigger user_memories_tokens_update after update on public.user_memories for each row
+-- Its name comes first: what another trigger changes in turn, or deletes, comes after it.
+create trigger _user_memories_tokens_update after update on public.user_memories for each row
   when (old.fact <> new.fact or old.is_active <> new.is_active or old.id <> new.id or old.user_id <> new.user_id)
   execute function public.memory_tokens_update();
 create trigger user_memories_tokens_delete after delete on public.user_memories
@@ -215,36 +225,37 @@ create function public.fill_memory_tokens(p_batch integer default 10000) returns
   language plpgsql set search_path = '' set enable_hashjoin = off set enable_sort = off as $$
 declare
   first constant uuid := '00000000-0000-0000-0000-000000000000';
-  place uuid := coalesce(nullif(current_setting('dbops.tokens_filled_to', true), '')::uuid, first);
+  place uuid := coalesce(substring(current_setting('dbops.tokens_filled_to', true) from '^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$')::uuid, first);
   filled integer;
   reached uuid;
 begin
   if p_batch is null or p_batch < 1 then
     raise exception 'a batch of % rows: at least 1 is needed', coalesce(p_batch::text, 'NULL')
       using errcode = 'invalid_parameter_value', hint = 'nothing was changed';
+  elsif row_security_active('public.user_memories') then
+    raise exception 'row level security hides memories from %', current_user
+      using errcode = 'insufficient_privilege', hint = 'a role with BYPASSRLS fills the word sets (service_role has it); nothing was changed';
   end if;
   loop
-    with written as (
+    with missing as materialized (
+      select m.user_id, m.id, m.fact
+      from public.user_memories m
+      where m.is_active and m.user_id >= place
+        and not exists (select from public.memory_tokens k where k.user_id >= place and k.user_id = m.user_id and k.memory_id = m.id)
+      order by m.user_id, m.id
+      limit p_batch
+      for share of m -- whoever changes one of them waits: its trigger must find this row
+    ), written as (
       insert into public.memory_tokens (user_id, memory_id, words, sketch, tokens)
-      select m.user_id, m.id, k.words, k.sketch, k.tokens
-      from (
-        select m.user_id, m.id, m.fact
-        from public.user_memories m
-        where m.is_active and m.user_id >= place
-          and not exists (select from public.memory_tokens k where k.user_id >= place and k.user_id = m.user_id and k.memory_id = m.id)
-        order by m.user_id, m.id
-        limit p_batch
-        for share of m -- whoever changes one of them waits: its trigger must find this row
-      ) m
-      cross join lateral public.token_set(m.fact) k
+      select m.user_id, m.id, k.words, k.sketch, k.tokens from missing m cross join lateral public.token_set(m.fact) k
       on conflict (user_id, memory_id) do nothing
       returning user_id
     )
-    select count(*), (array_agg(w.user_id order by w.user_id desc))[1] into filled, reached from written w;
+    select (select count(*) from written), (select (array_agg(m.user_id order by m.user_id desc))[1] from missing m) into filled, reached;
     perform set_config('dbops.tokens_filled_to', coalesce(reached, first)::text, false);
-    -- at the end once more from the start: for what came before the place meanwhile
-    exit when filled > 0 or place = first;
-    place := first;
+    -- again where another call beside this one wrote them all; and at the end once more from the start: for what came there meanwhile
+    exit when filled > 0 or (reached is null and place = first);
+    place := coalesce(reached, first);
   end loop;
   return filled;
 end
@@ -264,7 +275,7 @@ grant execute on function public.fill_memory_tokens(integer) to service_role;
 -- migrate:down
 drop trigger user_memories_tokens_truncate on public.user_memories;
 drop trigger user_memories_tokens_delete on public.user_memories;
-drop trigger user_memories_tokens_update on public.user_memories;
+drop trigger _user_memories_tokens_update on public.user_memories;
 drop trigger user_memories_tokens_insert on public.user_memories;
 drop policy keeper on public.user_memories;
 drop function public.fill_memory_tokens(integer);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -689,6 +690,48 @@ def test_an_insert_of_which_another_trigger_changes_a_part(db: Connection) -> No
     assert sorted(token_sets(db).values()) == ["'coffee'", "'green' 'tea'"]
 
 
+@pytest.mark.parametrize(("then", "left"), [
+    ("update public.user_memories set fact = fact || ' green' where id = new.id and fact not like '%green'", ["'coffee' 'green'"]),
+    ("delete from public.user_memories where id = new.id", []),
+])  # fmt: skip
+def test_an_update_that_another_trigger_takes_further(db: Connection, then: str, left: list[str]) -> None:
+    memory(db, new_user(db))
+    db.execute(f"create function public.further() returns trigger language plpgsql as $$ begin {then}; return null; end $$".encode())  # fmt: skip
+    db.execute("create trigger a_further after update on public.user_memories for each row execute function public.further()")  # fmt: skip
+    db.execute("update public.user_memories set fact = 'coffee'")
+    assert sorted(token_sets(db).values()) == left
+
+
+READ = """select sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))
+          from pg_stat_xact_user_tables where relname in ('user_memories', 'memory_tokens')"""
+
+
+def test_what_a_sessions_first_rows_were_makes_no_plan_for_thousands(db: Connection) -> None:
+    user = new_user(db)
+    many = "insert into public.user_memories (user_id, fact, memory_type) select %s, 'fact ' || n, 'fact' from generate_series(1, 3000) n"
+    memory(db, user)
+    db.execute("delete from public.user_memories")
+    with db.transaction():
+        memory(db, user)
+        db.execute("delete from public.user_memories")
+        db.execute(many, (user,))
+        # a few rows are read for each that is written
+        assert one(db, READ) < 3000 * 10
+    with db.transaction():
+        db.execute("delete from public.user_memories")
+        assert one(db, READ) < 3000 * 20
+    assert token_sets(db) == {}
+
+
+def test_an_insert_of_few_rows_takes_no_subtransaction(db: Connection) -> None:
+    user = new_user(db)
+    with db.transaction():
+        began = one(db, "select pg_current_xact_id()::text::bigint")
+        for _ in range(20):
+            memory(db, user)
+    assert one(db, "select pg_current_xact_id()::text::bigint") == began + 1
+
+
 def test_a_word_set_that_was_left_behind_keeps_no_insert_away(db: Connection) -> None:
     user, it = new_user(db), uuid.uuid4()
     insert = "insert into public.user_memories (user_id, id, fact, memory_type) values (%s, %s, %s, 'fact')"
@@ -717,3 +760,47 @@ def test_what_came_while_the_triggers_were_off_is_filled_in_batches(db: Connecti
     for size in (0, None):
         with pytest.raises(errors.InvalidParameterValue):
             db.execute("select public.fill_memory_tokens(%s)", (size,))
+
+
+def unfilled(db: Connection, user: uuid.UUID, number: int) -> None:
+    with db.transaction():
+        db.execute("set local session_replication_role = replica")
+        db.execute(
+            "insert into public.user_memories (user_id, fact, memory_type) select %s, 'fact ' || n, 'fact' from generate_series(1, %s) n",
+            (user, number),
+        )
+
+
+def test_a_fill_goes_on_where_it_was_and_comes_back_for_what_came_before(db: Connection) -> None:
+    users = sorted(new_user(db) for _ in range(4))
+    for user in users:
+        unfilled(db, user, 7)
+    assert one(db, "select public.fill_memory_tokens(10)") == 10
+    unfilled(db, users[0], 3)
+    assert [one(db, "select public.fill_memory_tokens(10)") for _ in range(4)] == [10, 8, 3, 0]
+    unfilled(db, users[0], 1)
+    db.execute("set dbops.tokens_filled_to = 'anything'")
+    assert [one(db, "select public.fill_memory_tokens(10)") for _ in range(2)] == [1, 0]
+    assert len(token_sets(db)) == 32
+
+
+def test_two_fills_at_once_leave_nothing(db: Connection, memory_url: str) -> None:
+    user = new_user(db)
+    unfilled(db, user, 25)
+    with psycopg.connect(memory_url) as first, psycopg.connect(memory_url, autocommit=True) as second:
+        assert one(first, "select public.fill_memory_tokens(10)") == 10
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(one, second, "select public.fill_memory_tokens(10)")
+            while not one(db, "select count(*) from pg_locks where not granted"):
+                pass
+            first.commit()
+            assert waiting.result() == 10
+        assert [one(second, "select public.fill_memory_tokens(10)") for _ in range(2)] == [5, 0]
+
+
+def test_who_does_not_see_the_memories_can_not_fill(db: Connection) -> None:
+    with db.transaction(force_rollback=True):
+        db.execute("grant execute on function public.fill_memory_tokens to authenticated")
+        become(db, new_user(db))
+        with pytest.raises(errors.InsufficientPrivilege, match="hides memories"):
+            db.execute("select public.fill_memory_tokens()")
