@@ -1,5 +1,5 @@
--- The triggers that keep the word sets run as the owner of the tables, whom FORCE ROW LEVEL SECURITY binds as well; in them, and
--- nowhere else, he reads the memories. No definition can name him: each installation has another.
+-- The triggers that keep the word sets run as the owner of the tables, whom FORCE ROW LEVEL SECURITY binds as well; within triggers
+-- he reads the memories. No definition can name him: each installation has another.
 do $$
 begin
   drop policy if exists keeper on public.memory_tokens;

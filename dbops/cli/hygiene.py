@@ -226,7 +226,7 @@ def cleanup(
     out.say(str(plan))
     if not plan.empty:
         what = f"delete {count(plan.memories, 'memory')} and {count(plan.blobs, 'blob')}"
-        for_good = f", and for good {plan.kept}" if plan.ledgers or plan.reviews else ""
+        for_good = f", and for good {plan.kept}" if plan.kept else ""
         out.confirm(what + for_good, library.url, yes=yes, word=word)
     done = library.cleanup_old_memories(days, plan=plan, purge_after=purge_after)
     out.result(done_document(done), done_text(done, "deleted"))

@@ -62,7 +62,7 @@ def cleanup_document(plan: CleanupPlan) -> dict[str, Any]:
     return {
         "batch": None, "users": len(plan.users), "pairs": 0, "marked": plan.memories + plan.blobs, "review": 0,
         "reduction": round(plan.memories / plan.rows, 6) if plan.rows else 0.0, "duration_ms": 0, "rows": plan.rows,
-        "ledgers": plan.ledgers, "reviews": plan.reviews,
+        "ledgers": plan.ledgers, "reviews": plan.reviews, "word_sets": plan.word_sets,
     }  # fmt: skip
 
 

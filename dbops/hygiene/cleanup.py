@@ -30,16 +30,20 @@ def plan_cleanup(session: Session, days: int, user: str | None = None) -> Cleanu
         memories, recorded = session.rows("memory_schema")[0][0], record.exists(session)
         if user is not None or not recorded:
             session.require_memories()
-        ledgers, reviews = 0, 0
+        ledgers, reviews, sets = 0, 0, 0
         if recorded and user is None:
             ledgers = sum(len(batches) for batches in _over(session, memories=memories))
             reviews = session.value("orphan_reviews") if memories else 0
         if not memories:
             return CleanupPlan(days, (), 0, ledgers, reviews)
+        if user is None:
+            sets = session.value("orphan_sets")
         owner = session.user(user)
         found = session.rows("cleanup_users", {"days": days, "user": owner})
         rows = int(session.value("memory_count", {"user": owner}))
-    return CleanupPlan(days, tuple((str(name), mine, blobs) for name, mine, blobs in found), rows, ledgers, reviews)
+    return CleanupPlan(
+        days, tuple((str(name), mine, blobs) for name, mine, blobs in found), rows, ledgers, reviews, sets
+    )
 
 
 def carry_out(
@@ -77,6 +81,8 @@ def _purge(session: Session, plan: CleanupPlan, tell: Tell) -> int:
     """Remove what is over, as far as the plan said so; of how many batches."""
     if plan.reviews:
         _all_of(session, "purge_reviews", {})
+    if plan.word_sets:
+        _all_of(session, "purge_sets", {})
     if not plan.ledgers:
         return 0
     with session.transaction(read_only=True):

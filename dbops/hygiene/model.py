@@ -165,10 +165,11 @@ class CleanupPlan:
     rows: int  # memories that there are
     ledgers: int = 0  # batches that can no more be undone afterwards: their time is over
     reviews: int = 0  # open pairs of which a memory is gone or was marked
+    word_sets: int = 0  # those without an active memory
 
     @property
     def empty(self) -> bool:
-        return not (self.users or self.ledgers or self.reviews)
+        return not (self.users or self.kept)
 
     @property
     def memories(self) -> int:
@@ -188,16 +189,18 @@ class CleanupPlan:
             for user, memories, blobs in self.users[:_SHOWN]
         ]
         more = [f"  … and {len(self.users) - _SHOWN} more"] if len(self.users) > _SHOWN else []
-        kept = [f"  for good: {self.kept}"] if self.ledgers or self.reviews else []
+        kept = [f"  for good: {self.kept}"] if self.kept else []
         return "\n".join([head, *lines, *more, *kept])
 
     @property
     def kept(self) -> str:
-        """What goes for good of what dbops keeps itself."""
-        return (
-            f"{count(self.ledgers, 'ledger')} of batches whose time to be undone is over, "
-            f"{count(self.reviews, 'open review')} of memories that are gone"
+        """What goes for good of what dbops keeps itself; empty where nothing does."""
+        parts = (
+            (self.ledgers, "ledger", "of batches whose time to be undone is over"),
+            (self.reviews, "open review", "of memories that are gone"),
+            (self.word_sets, "word set", "without an active memory"),
         )
+        return ", ".join(f"{count(number, noun)} {what}" for number, noun, what in parts if number)
 
 
 @dataclass(frozen=True)

@@ -38,17 +38,20 @@ order by e.user_id, e.model, e.memory_id;
 -- name: rows
 -- (unnest of several arrays is syntax and cannot be qualified)
 -- copies of a text in a row, with their places in the survivors' order: the most important, the most confident, the newest,
--- the lowest id
+-- the lowest id; apart those whose word set is another text's (the triggers were off)
 select x.user_id::text, pg_catalog.min(x.fact collate "C"), x.hash,
-  pg_catalog.string_agg(x.id::text, ',' order by x.place), pg_catalog.array_agg(x.place order by x.place)
+  pg_catalog.string_agg(x.id::text, ',' order by x.place), pg_catalog.array_agg(x.place order by x.place), x.stale
 from (
-  select m.user_id, m.id, m.fact, pg_catalog.md5(m.fact) as hash, pg_catalog.row_number() over (
-    partition by m.user_id order by m.importance_score desc, m.confidence_score desc, m.created_at desc, m.id) - 1 as place
+  select m.user_id, m.id, m.fact, pg_catalog.md5(m.fact) as hash, s.stale, pg_catalog.row_number() over (
+    partition by m.user_id, s.stale order by m.importance_score desc, m.confidence_score desc, m.created_at desc, m.id) - 1 as place
   from unnest(%(users)s::uuid[], %(ids)s::uuid[]) w(user_id, id)
   join public.user_memories m on m.user_id = w.user_id and m.id = w.id
+  left join public.memory_tokens k on k.user_id = m.user_id and k.memory_id = m.id
+  cross join lateral public.token_set(m.fact) t
+  cross join lateral (select k.memory_id is not null and k.tokens is distinct from t.tokens as stale offset 0) s
   where m.is_active
 ) x
-group by x.user_id, x.hash order by x.user_id, pg_catalog.min(x.place);
+group by x.user_id, x.hash, x.stale order by x.user_id, pg_catalog.min(x.place);
 
 -- name: lock_memories
 -- those that are active, by what they say
@@ -132,6 +135,18 @@ delete from dbops.hygiene_reviews d using (
          where m.user_id = r.scope::uuid and m.id in (r.a::uuid, r.b::uuid) and m.is_active) < 2
   limit %(limit)s) x
 where d.id = x.id;
+
+-- name: orphan_sets
+-- word sets without an active memory
+select pg_catalog.count(*) from public.memory_tokens k
+where not exists (select from public.user_memories m where m.user_id = k.user_id and m.id = k.memory_id and m.is_active);
+
+-- name: purge_sets
+delete from public.memory_tokens d using (
+  select k.user_id, k.memory_id from public.memory_tokens k
+  where not exists (select from public.user_memories m where m.user_id = k.user_id and m.id = k.memory_id and m.is_active)
+  limit %(limit)s) x
+where d.user_id = x.user_id and d.memory_id = x.memory_id;
 
 -- name: batch_users
 -- (user, undone): what an undo refused can be tried again

@@ -57,22 +57,26 @@ def scan(session: Session, search: Search, user: str | None = None, *, tell: Tel
         oversized = tuple((str(u), str(m)) for u, m in session.rows("oversized", {"user": owner}))
     sizes = {str(name): size for name, size, _ in found}
     scopes: list[ScopePlan] = []
-    searched = 0
+    searched = stale = 0
     portions = list(_portions({name: size for name, size in sizes.items() if size > 1}))
     with _ahead(session, [partial(_found, session, search, users) for users in portions]) as answers:
-        for users, (rows, alike, meant, decided) in zip(portions, answers, strict=True):
+        for users, (rows, left_out, alike, meant, decided) in zip(portions, answers, strict=True):
             plans = [
                 _plan(user, rows[user], alike.get(user, _NONE), meant.get(user, []), search, decided) for user in rows
             ]
             scopes += [plan for plan in plans if plan.pairs]
+            stale += left_out
             searched += sum(sizes[name] for name in users)
             tell(f"{searched:,} of {count(sum(sizes.values()), 'memory')} searched")
     unread = sum(missing for *_, missing in found)
-    note = f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"
-    return Plan(
-        MEMORIES, search, sum(sizes.values()), tuple(scopes), oversized,
-        since(started), (note,) if unread else (),
-    )  # fmt: skip
+    notes = []
+    if unread:
+        notes += [f"{unread} memories have no word set yet and were not compared: select public.fill_memory_tokens()"]
+    if stale:
+        notes += [
+            f"{count(stale, 'memory')} left out, their word set being another text's: dbops doctor --check stale-tokens"
+        ]
+    return Plan(MEMORIES, search, sum(sizes.values()), tuple(scopes), oversized, since(started), tuple(notes))
 
 
 def _refuse_unknown(session: Session, name: str | None, user: str | None, *, known: bool) -> None:
@@ -122,14 +126,14 @@ def _ahead(session: Session, questions: Sequence[Callable[[], T]]) -> Iterator[I
 
 def _found(
     session: Session, search: Search, users: Sequence[str]
-) -> tuple[dict[str, list[_Copies]], dict[str, _Alike], _Pairs, Any]:
-    """Of these users, those who have pairs: their rows, the pairs by text and by meaning, what people have decided."""
+) -> tuple[dict[str, list[_Copies]], int, dict[str, _Alike], _Pairs, Any]:
+    """Of these users, those who have pairs: their rows, how many are left out, the pairs by text and by meaning, decisions."""
     with session.transaction(read_only=True):
         alike = _alike(session, search, users)
         meant = semantic_pairs(session, users, search.semantic, search.model) if search.semantic is not None else {}
         found = {user: _involved(alike.get(user, _NONE), meant.get(user, ())) for user in users}
-        rows = _rows(session, found)
-        return rows, alike, meant, record.decided(session, MEMORIES, users)
+        rows, stale = _rows(session, found)
+        return rows, stale, alike, meant, record.decided(session, MEMORIES, users)
 
 
 def _alike(session: Session, search: Search, users: Sequence[str]) -> dict[str, _Alike]:
@@ -147,14 +151,18 @@ def _involved(alike: _Alike, meant: Iterable[tuple[str, str, float]]) -> set[str
     return {*alike.first, *alike.first.values(), *(id_ for a, b, _ in pairs for id_ in (a, b))}
 
 
-def _rows(session: Session, found: dict[str, set[str]]) -> dict[str, list[_Copies]]:
-    """By user, in the survivors' order."""
+def _rows(session: Session, found: dict[str, set[str]]) -> tuple[dict[str, list[_Copies]], int]:
+    """By user, in the survivors' order; and how many are left out, for they say something else than their word set."""
     users = uuids(user for user, ids in found.items() for _ in ids)
     ids = uuids(id_ for ids in found.values() for id_ in ids)
     rows: dict[str, list[_Copies]] = defaultdict(list)
-    for user, text, hashed, copies, places in session.rows("rows", {"users": users, "ids": ids}):
-        rows[user].append(_Copies(text, hashed, copies.split(","), places))
-    return rows
+    left_out = 0
+    for user, text, hashed, copies, places, stale in session.rows("rows", {"users": users, "ids": ids}):
+        if stale:
+            left_out += len(places)
+        else:
+            rows[user].append(_Copies(text, hashed, copies.split(","), places))
+    return rows, left_out
 
 
 def _plan(

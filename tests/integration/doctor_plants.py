@@ -307,10 +307,11 @@ CATALOG = (
     ),
     Plant(
         "stale-tokens",
-        "set session_replication_role = replica; delete from user_memories",
+        "set session_replication_role = replica; delete from user_memories where fact = 'f'; update user_memories set fact = 'h'",
         (("warning", "public.memory_tokens"),),
         beside="""insert into auth.users (id) values ('00000000-0000-0000-0000-000000000001');
-           insert into user_memories (user_id, fact, memory_type) values ('00000000-0000-0000-0000-000000000001', 'f', 'fact')""",
+           insert into user_memories (user_id, fact, memory_type)
+             select '00000000-0000-0000-0000-000000000001', x, 'fact' from unnest(array['f', 'g']) x""",
         kind="memory",
     ),
     Plant(

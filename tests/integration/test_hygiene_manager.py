@@ -451,6 +451,31 @@ def test_memories_that_came_past_the_trigger_are_told(db: Connection, memory_url
     )
 
 
+def test_a_memory_whose_word_set_is_of_another_text_is_left_alone(db: Connection, memory_url: str) -> None:
+    remember(db, [*TEA, TEA[0]])
+    db.execute("set session_replication_role = replica")  # as a restore does
+    db.execute("update user_memories set fact = 'drinks black coffee after lunch' where id = %s", [uid(1)])
+    db.execute("reset session_replication_role")
+    library = manager(memory_url)
+    plan = library.scan()
+    assert plan.notes == ("1 memory left out, their word set being another text's: dbops doctor --check stale-tokens",)
+    library.dedupe(plan)
+    assert one(db, "select is_active from user_memories where id = %s", [uid(1)])
+    assert uid(1) not in {str(row[0]) for row in db.execute("select duplicate_of from user_memories")}
+
+
+def test_cleanup_removes_word_sets_without_a_memory(db: Connection, memory_url: str) -> None:
+    remember(db, TEA)
+    db.execute("set session_replication_role = replica")
+    db.execute("delete from user_memories where id = %s", [uid(1)])
+    db.execute("reset session_replication_role")
+    library = manager(memory_url)
+    plan = library.plan_cleanup()
+    assert (plan.word_sets, plan.kept) == (1, "1 word set without an active memory")
+    library.cleanup_old_memories(plan=plan)
+    assert one(db, "select array_agg(memory_id::text order by 1) from memory_tokens") == [uid(2), uid(3)]
+
+
 def test_what_it_keeps_is_closed_to_others(db: Connection, memory_url: str) -> None:
     remember(db, TEA)
     manager(memory_url).dedupe()
