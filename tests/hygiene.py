@@ -35,6 +35,16 @@ def remember(conn: Connection, facts: list[str], user: str = ANN, first: int = 1
     return ids
 
 
+def embed(conn: Connection, id_: str, vector: list[float], user: str = ANN, model: str = "m") -> None:
+    conn.execute(
+        "insert into embedding_models (model, dimensions) values (%s, %s) on conflict do nothing", [model, len(vector)]
+    )
+    conn.execute(
+        "insert into memory_embeddings (user_id, memory_id, model, dimensions, embedding) values (%s, %s, %s, %s, %s::text::vector)",
+        [user, id_, model, len(vector), str(vector)],
+    )
+
+
 def marked(conn: Connection) -> dict[str, str]:
     """The survivor of each loser."""
     rows = conn.execute("select id, duplicate_of from user_memories where duplicate_of is not null")

@@ -29,11 +29,17 @@ begin
     declare
       -- written without spaces between words: Thai, Lao, Burmese, Khmer, kana, Han
       unspaced constant text := '\u0e01-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff';
-      t text := lower(normalize(translate(p_text, U&'\0130\2019\02bc', 'i'''''), nfkc) collate FOLD);
+      marks constant text := '\u0300-\u036f\u0483-\u0489\u0591-\u05bd\u0610-\u061a\u064b-\u065f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f';
+      t text := translate(p_text, U&'\0130\2019\02bc', 'i''''');
     begin
+      if t collate "C" ~ ('[' || marks || ']{31}') then
+        -- normalize takes the square of such a run: Unicode's stream-safe format (UAX #15) parts it after 30
+        t := regexp_replace(t, ('([' || marks || ']{30})(?=[' || marks || '])') collate "C", U&'\\1\034f', 'g');
+      end if;
+      t := lower(normalize(t, nfkc) collate FOLD);
       t := translate(t, U&'\03c2', U&'\03c3'); -- the sigma that ends a word
       -- what can't be seen
-      t := regexp_replace(t, '[\u00ad\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff\U000e0000-\U000e01ef]' collate "C", '', 'g');
+      t := regexp_replace(t, '[\u00ad\u034f\u200c\u200d\u2060\ufe00-\ufe0f\ufeff\U0001f3fb-\U0001f3ff\U000e0000-\U000e01ef]' collate "C", '', 'g');
       -- punctuation, spaces, symbols
       t := regexp_replace(t, '[\u0080-\u00a9\u00ab\u00ac\u00ae-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7\u02c2-\u02c5\u037e\u0387\u055a-\u055f\u0589\u058a\u05be\u05c0\u05c3\u05c6\u05f3\u05f4\u0600-\u060f\u061b-\u061f\u066a-\u066d\u06d4\u0964\u0965\u0970\u0df4\u0e3f\u0e4f\u0e5a\u0e5b\u0f04-\u0f14\u104a-\u104f\u1360-\u1368\u1680\u17d4-\u17db\u2000-\u200b\u200e-\u205f\u2061-\u206f\u20a0-\u20cf\u2190-\u2319\u2400-\u25ff\u27c0-\u2b4f\u2b56-\u2bff\u2e00-\u2e7f\u3000-\u3004\u3008-\u3020\u3030\u303d-\u303f\u30a0\u30fb\ufe10-\ufe6f\uffe0-\uffff]+' collate "C", ' ', 'g');
       -- each emoji is a word

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from dbops.wording import count
 from tests.cli.conftest import Command
-from tests.hygiene import ANN, BOB, Connection, image, marked, remember, uid
+from tests.hygiene import ANN, BOB, Connection, embed, image, marked, one, remember, uid
 
 FACTS = [
     "The user likes green tea in the morning",
@@ -110,6 +112,73 @@ class TestDedupe:
         assert dbops("hygiene", "dedupe", *LOOSE, "--env", "prod", "--confirm", "prod").code == 0
 
 
+class TestMeaning:
+    FACTS = ("User adores cats", "User really is fond of cats", "User adores cats very much", "User simply adores cats")
+
+    @pytest.fixture
+    def meant(self, noisy: Connection) -> Connection:
+        """Three more memories near the first: one by meaning, one by words, one by both; another model says otherwise."""
+        noisy.execute("delete from user_memories")
+        remember(noisy, list(self.FACTS))
+        for n, vector in enumerate(([1.0, 0.0, 0.0], [0.99, 0.1, 0.0], [0.0, 1.0, 0.0], [0.98, 0.0, 0.1]), 1):
+            embed(noisy, uid(n), vector)
+        for n, vector in ((1, [1.0, 0.0]), (2, [0.0, 1.0]), (3, [1.0, 0.01])):
+            embed(noisy, uid(n), vector, model="other")
+        return noisy
+
+    @pytest.mark.parametrize(
+        ("options", "how", "pairs", "losers"),
+        [
+            (("--semantic", "0.95", "--model", "m"), "text at 0.85, or meaning at 0.95", 3, (2, 4)),
+            (("--semantic", "0.95", "--model", "other"), "text at 0.85, or meaning at 0.95", 1, (3,)),
+            (("--semantic", "0.95"), "text at 0.85, or meaning at 0.95", 4, (2, 3, 4)),
+            (("--semantic", "0.95", "--model", "m", "--threshold", "0.6"), "text at 0.6, or meaning at 0.95", 4, (2, 3, 4)),
+            (("--semantic", "0.95", "--both", "--model", "m", "--threshold", "0.6"), "text at 0.6 and meaning at 0.95", 1, (4,)),
+            (("--semantic", "0.95", "--both", "--threshold", "0.6"), "text at 0.6 and meaning at 0.95", 2, (3, 4)),
+        ],
+    )  # fmt: skip
+    def test_marked_and_undone(
+        self, options: tuple[str, ...], how: str, pairs: int, losers: tuple[int, ...], meant: Connection, dbops: Command
+    ) -> None:
+        before = image(meant)
+        done = dbops("hygiene", "dedupe", *options, "--yes", "--json")
+        assert done.code == 0
+        assert f"public.user_memories: {count(pairs, 'pair')} ({how}) among 4 rows; " in done.err
+        assert (done.json["pairs"], done.json["marked"], done.json["review"]) == (pairs, len(losers), 0)
+        assert marked(meant) == {uid(n): uid(1) for n in losers}
+        active = {str(row[0]) for row in meant.execute("select id from user_memories where is_active")}
+        assert active == {uid(n) for n in (1, 2, 3, 4) if n not in losers}
+        assert dbops("hygiene", "undo", done.json["batch"], "--yes", "--json").json["restored"] == len(losers)
+        assert image(meant) == before
+
+    def test_what_a_person_sees(self, meant: Connection, dbops: Command) -> None:
+        before = image(meant, "memory_embeddings")
+        done = dbops("hygiene", "dedupe", "--semantic", "0.95", "--model", "m", "--yes")
+        assert (done.code, done.out[:26]) == (0, "marked 2 rows of 4 (50.0%)")
+        assert f"{uid(1)} stays, {uid(2)}, {uid(4)} marked" in done.err
+        assert marked(meant) == {uid(2): uid(1), uid(4): uid(1)}
+        assert image(meant, "memory_embeddings") == before
+
+
+@pytest.mark.parametrize(("cluster", "losers"), [("stars", (2,)), ("components", (2, 3))])
+def test_a_chain_is_one_cluster_or_not(
+    cluster: str, losers: tuple[int, ...], noisy: Connection, dbops: Command
+) -> None:
+    noisy.execute("delete from user_memories")
+    chain = ["User likes tea with milk every morning", "User likes tea with milk", "User likes tea"]
+    remember(noisy, chain)
+    before = image(noisy)
+    done = dbops("hygiene", "dedupe", "--cluster", cluster, "--threshold", "0.6", "--yes")
+    assert done.code == 0
+    assert done.out.startswith(f"marked {count(len(losers), 'row')} of 3 ")
+    assert "2 pairs (text at 0.6) among 3 rows" in done.err
+    assert f"{uid(1)} stays, {', '.join(uid(n) for n in losers)} marked" in done.err
+    assert marked(noisy) == {uid(n): uid(1) for n in losers}
+    [batch] = dbops("hygiene", "history", "--json").json["batches"]
+    assert dbops("hygiene", "undo", batch["batch"], "--yes").code == 0
+    assert image(noisy) == before
+
+
 class TestReview:
     def test_list_accept_reject(self, noisy: Connection, dbops: Command) -> None:
         assert dbops("hygiene", "review").out == "nothing to review\n"
@@ -174,6 +243,33 @@ def test_cleanup_asks_deletes_and_comes_back(noisy: Connection, dbops: Command) 
     assert done.json["marked"] == 1
     assert dbops("hygiene", "undo", done.json["batch"], "--yes").code == 0
     assert image(noisy) == before
+
+
+@pytest.mark.parametrize(("option", "days"), [((), 30), (("--purge-after", "7"), 7), (("--purge-after", "0"), 0)])
+def test_a_clean_up_can_be_taken_back_for_so_long(
+    option: tuple[str, ...], days: int, noisy: Connection, dbops: Command
+) -> None:
+    dbops("hygiene", "dedupe", *LOOSE, "--yes")
+    noisy.execute("update user_memories set updated_at = now() - interval '1 year' where not is_active")
+    before = image(noisy)
+    done = dbops("hygiene", "cleanup", *option, "--yes")
+    assert (done.code, done.out[:25]) == (0, "deleted 1 row of 4 (25.0%")
+    assert one(noisy, "select count(*) from user_memories where id = %s", [uid(2)]) == 0
+    [entry] = [each for each in dbops("hygiene", "history", "--json").json["batches"] if each["command"] == "cleanup"]
+    lasts = datetime.fromisoformat(entry["purge_after"]) - datetime.fromisoformat(entry["at"])
+    assert round(lasts / timedelta(days=1), 3) == days
+    batch = entry["batch"]
+    again = dbops("hygiene", "cleanup", "--yes")
+    kept = one(noisy, "select count(*) from hygiene_changes where batch = %s", [batch])
+    undone = dbops("hygiene", "undo", batch, "--yes")
+    if days:
+        assert (again.out, kept) == ("nothing to do among 3 rows\n", 1)
+        assert (undone.code, undone.out) == (0, f"1 row as before batch {batch}\n")
+        assert image(noisy) == before
+    else:
+        assert (again.out, kept) == ("1 ledger removed for good\n", 0)
+        assert undone.code == 2
+        assert "its ledger was purged" in undone.err
 
 
 def test_one_users_error_is_named_and_exits_1(noisy: Connection, dbops: Command) -> None:

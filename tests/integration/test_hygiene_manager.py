@@ -11,7 +11,7 @@ import pytest
 from dbops.errors import UsageError
 from dbops.hygiene import Search, cleanup, review
 from dbops.hygiene.table.model import Target
-from tests.hygiene import ANN, BOB, Connection, image, manager, marked, one, person, remember, uid
+from tests.hygiene import ANN, BOB, Connection, embed, image, manager, marked, one, person, remember, uid
 
 TEA = [
     "The user likes green tea in the morning",
@@ -208,16 +208,6 @@ class TestReview:
         library.dedupe(search=Search(threshold=0.8))
         db.execute("update user_memories set fact = 'User is a painter' where id = %s", [uid(2)])
         assert library.review() == ()
-
-
-def embed(conn: Connection, id_: str, vector: list[float], user: str = ANN) -> None:
-    conn.execute(
-        "insert into embedding_models (model, dimensions) values ('m', %s) on conflict do nothing", [len(vector)]
-    )
-    conn.execute(
-        "insert into memory_embeddings (user_id, memory_id, model, dimensions, embedding) values (%s, %s, 'm', %s, %s::text::vector)",
-        [user, id_, len(vector), str(vector)],
-    )
 
 
 class TestMeaning:

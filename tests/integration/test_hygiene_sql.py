@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+import re
 import unicodedata
 import uuid
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
+from pathlib import Path
 from typing import Any, LiteralString
 
 import psycopg
@@ -17,6 +19,7 @@ from psycopg import errors
 
 Connection = psycopg.Connection[Any]
 Pairs = dict[tuple[uuid.UUID, uuid.UUID], float]
+PAGE = Path(__file__).parents[2] / "docs" / "duplicates.md"
 THRESHOLDS = [0.05, 0.1, 0.2, 0.3, 1 / 3, 0.4, 0.5, 0.51, 0.6, 2 / 3, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0]
 
 
@@ -79,6 +82,23 @@ WORDS = [
 @pytest.mark.parametrize(("text", "expected"), WORDS, ids=[text for text, _ in WORDS])
 def test_what_a_word_is(db: Connection, text: str, expected: list[str]) -> None:
     assert words(db, text) == sorted(unicodedata.normalize("NFC", word) for word in expected)
+
+
+def shown_words() -> dict[str, tuple[list[str], list[str]]]:
+    """The table of "What a word is": by its first cell, the texts in it and the words in the second cell."""
+    table = PAGE.read_text(encoding="utf-8").partition("\n| text | words | why |\n")[2].partition("\n\n")[0]
+    cells = [row.strip("| ").split(" | ") for row in table.splitlines()[1:]]
+    assert [words for _, words, *_ in cells if re.sub("`[^`]+`", "", words).strip() not in ("", "none")] == []
+    return {texts: (re.findall("`([^`]+)`", texts), re.findall("`([^`]+)`", words)) for texts, words, *_ in cells}
+
+
+def test_the_page_shows_what_a_word_is(db: Connection) -> None:
+    """Where a row holds several texts, the words are those of all of them."""
+    shown = shown_words()
+    assert len(shown) > 15
+    assert min(len(texts) for texts, _ in shown.values()) == 1
+    found = {row: sorted({word for text in texts for word in words(db, text)}) for row, (texts, _) in shown.items()}
+    assert found == {row: sorted(expected) for row, (_, expected) in shown.items()}
 
 
 def test_the_word_set_does_not_hang_on_the_collation(db: Connection) -> None:
@@ -206,6 +226,42 @@ def test_pairs_and_lookups_are_those_of_brute_force_at_any_threshold(
     assert {row[2] for row in hits} <= {"text"}
 
 
+@st.composite
+def many_words(draw: st.DrawFn) -> list[str]:
+    """Texts of up to 120 words, a hundred in the first, of a vocabulary of 300; each has others near it."""
+    rng = draw(st.randoms(use_true_random=True))
+    texts: list[list[int]] = []
+    for size in [draw(st.integers(100, 117)), *draw(st.lists(st.integers(20, 117), min_size=1, max_size=3))]:
+        base = rng.sample(range(300), size)
+        others = [n for n in range(300) if n not in base]
+        texts.append(base)
+        for change in draw(st.lists(st.sampled_from(["replaced", "dropped", "added"]), min_size=1, max_size=4)):
+            count = draw(st.integers(1, 3))
+            kept = base if change == "added" else rng.sample(base, size - count)
+            texts.append(kept if change == "dropped" else kept + rng.sample(others, count))
+    return [" ".join(f"w{n}" for n in text) for text in texts]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=15)
+@given(texts=many_words())
+def test_full_sketches_lose_no_pair_and_no_lookup(db: Connection, texts: list[str]) -> None:
+    user = new_user(db)
+    ids = remember(db, user, texts[1:])  # the first one is looked up, and is not there
+    full = one(db, "select max(bit_count(sketch::bit(64))) from public.memory_tokens where user_id = %s", (user,))
+    assert full > 40
+    everything = brute_force(db, user, 0)
+    sets = [frozenset(text.split()) for text in texts]
+    assert len(sets[0] & sets[1]) / len(sets[0] | sets[1]) > 0.9, "planted"
+    for threshold in THRESHOLDS:
+        expected = {pair: similarity for pair, similarity in everything.items() if similarity >= threshold}
+        for way in SETS:
+            assert from_sets(db, user, threshold, way) == expected
+        for text, it in zip(texts[:3], sets, strict=False):
+            hits = {row[0]: row[1] for row in lookup(db, user, text, threshold)}
+            near = {id_: len(it & other) / len(it | other) for id_, other in zip(ids, sets[1:], strict=True)}
+            assert hits == {id_: similarity for id_, similarity in near.items() if similarity >= threshold}
+
+
 def test_only_the_users_own_active_memories_are_compared(db: Connection) -> None:
     mine, theirs = new_user(db), new_user(db)
     first, second, third = remember(db, mine, ["likes green tea"] * 3)
@@ -310,6 +366,75 @@ def test_texts_without_words_are_nobodys_duplicates(db: Connection) -> None:
     assert found_pairs(db, user, 0.05) == {}
     for text in ("", "?!", None):
         assert lookup(db, user, text, 0.05) == []
+
+
+def upto(size: int, text: str) -> str:
+    """The text again and again, as many characters as fit into so many bytes."""
+    return (text * (size // len(text.encode()) + 1)).encode()[:size].decode(errors="ignore")
+
+
+def cut(text: str) -> set[str]:
+    """Of one word that is too long."""
+    return {text[n : n + 255] for n in range(0, len(text), 255)}
+
+
+def neighbours(text: str) -> set[str]:
+    """Of a run without spaces: pairs, and the last character."""
+    return {text[n : n + 2] for n in range(len(text))}
+
+
+def stream_safe(word: str) -> str:
+    """NFKC of a letter with many marks, which are put into order 30 at a time (UAX #15)."""
+    parts = [word[:31], *(word[n : n + 30] for n in range(31, len(word), 30))]
+    return "".join(unicodedata.normalize("NFKC", part) for part in parts)
+
+
+def every(first: int, last: int) -> str:
+    return "".join(map(chr, range(first, last + 1)))
+
+
+X, DIFFERENT = "x" * 50_000, upto(50_000, " ".join(f"w{n}" for n in range(9000)))
+AFTER, WITHIN, POINTS = "c" + "+#" * 24_999, upto(49_999, "a'"), upto(49_999, "1.2,3.4,5,")
+HAN, RARE_HAN, THAI = upto(50_000, every(0x4E00, 0x9FA5)), upto(50_000, every(0x20000, 0x2A6D6)), "ภาษาไทยไม่มีช่องว่าง"
+MARKS, DISORDER = "a" + "\u0301" * 24_999, "a" + "\u0301\u0316" * 12_499
+WIDE, KANA = " ".join(f"{n}\ufdfa" for n in range(5800)), upto(50_000, every(0x3300, 0x3357))
+SKINS = "".join(map("".join, product("👍👋🤝🧑🙏", "🏻🏼🏽🏾🏿")))
+HOSTILE: dict[str, tuple[str, set[str]]] = {
+    "one word": (X, cut(X)),
+    "all different": (DIFFERENT, set(DIFFERENT.split())),
+    "apostrophes": ("'" * 50_000, set()),
+    "apostrophes of all kinds": (upto(50_000, "'’ʼ"), set()),
+    "apostrophes within a word": (WITHIN, cut(WITHIN)),
+    "+ and #": (upto(50_000, "+#"), set()),
+    "+ and # that end a word": (AFTER, cut(AFTER)),
+    "+ and # that end no word": (upto(49_999, "a+#"), {"a"}),
+    "spaces": (" " * 49_999 + "x", {"x"}),
+    "Han": (HAN, neighbours(HAN)),
+    "Han of 4 bytes": (RARE_HAN, neighbours(RARE_HAN)),
+    "Thai": (upto(48_000, THAI), neighbours(THAI * 2)),
+    "skins": (upto(50_000, SKINS), set("👍👋🤝🧑🙏")),
+    "families": (upto(50_000, "👨🏽\u200d👩🏿\u200d👧🏻 "), set("👨👩👧")),
+    "marks": (MARKS, cut("á" + MARKS[2:])),
+    "marks in disorder": (DISORDER, cut(stream_safe(DISORDER))),
+    "points and commas between digits": (POINTS, cut(POINTS.rstrip(","))),
+    "points and commas beside digits": (upto(49_999, "1., 2,. ,3. .4, 5.6 "), {"1", "2", "3", "4", "5.6"}),
+    "expanding": (upto(50_000, "\ufdfa"), {"صلى", "الله", "عليه", "وسلم", "وسلمصلى"}),
+    "expanding, all different": (WIDE, set(unicodedata.normalize("NFKC", WIDE).split())),
+    "expanding to kana": (KANA, neighbours(unicodedata.normalize("NFKC", KANA))),
+}
+
+
+def test_no_text_makes_the_trigger_fail(db: Connection) -> None:
+    user = new_user(db)
+    kept = "select tsvector_to_array(tokens), words, sketch from public.memory_tokens where memory_id = %s"
+    for name, (text, expected) in HOSTILE.items():
+        assert 45_000 <= len(text.encode()) <= 50_000, name
+        (it,) = remember(db, user, [text])
+        ((tokens, count, sketch),) = db.execute(kept, (it,)).fetchall()
+        assert (set(tokens), count, sketch is None) == (expected, len(expected), not expected), name
+    for text in ("x" * 50_001, "我" * 16_667, SKINS * 2000, "\ufdfa" * 100_000, "\U00020000" * 100_000):
+        (it,) = remember(db, user, [text])
+        assert db.execute(kept, (it,)).fetchall() == [(None, None, None)]
 
 
 def test_a_large_text_is_stored_listed_and_not_compared(db: Connection) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -609,6 +609,60 @@ def test_a_user_can_not_write_history(guarded: Connection) -> None:
     for command in ("a\nb", "\x1b[2J", "x\x9b", "a\u202eb"):
         with pytest.raises(errors.CheckViolation):
             db.execute(insert.format("", "").encode(), (user, command))
+
+
+# operators --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def operator(guarded: Connection) -> Iterator[str]:
+    """A role that is no superuser, owns nothing and has service_role's rights; no row level security binds it."""
+    role = f"operator_{uuid.uuid4().hex[:8]}"
+    guarded.execute(f"create role {role} nosuperuser bypassrls in role service_role".encode())
+    yield role
+    guarded.execute("reset role")
+    guarded.execute(f"drop role {role}".encode())
+
+
+def test_an_operator_marks_cleans_up_and_takes_it_back(guarded: Connection, operator: str) -> None:
+    db = guarded
+    user, other = new_user(db), new_user(db)
+    db.execute("insert into public.embedding_models (model, dimensions) values ('small', 2)")
+    db.execute(f"set role {operator}".encode())
+    assert one(db, "select current_setting('is_superuser')") == "off"
+    original, loser, older = (memory(db, user, tags=[tag]) for tag in "abc")
+    forgotten, theirs = memory(db, user, "drinks coffee", ["d"]), memory(db, other)
+    use(db, user, original, 2)
+    use(db, user, loser, 3)
+    use(db, user, forgotten, 4)
+    db.execute("insert into public.memory_embeddings values (%s, %s, 'small', 2, '[0.1,3e-20]')", (user, forgotten))
+    old(db, forgotten)
+    db.execute(
+        "insert into public.memory_blobs (user_id, key, sha256, size_bytes, stored_bytes, content, expires_at)"
+        " values (%s, 'gone', sha256('x'), 1, 1, '\\x00ff', '2020-01-01')",
+        (user,),
+    )
+    before = state(db)
+
+    first = one(db, "select public.mark_memory_duplicate(%s, %s, %s)", (user, older, loser))
+    marked = state(db)
+    assert mark(db, user, [original], theirs)[0] == 0, "of two users"
+    count, second = mark(db, user, [loser], original)
+    assert count == 1
+    facts = "select id from public.user_memories where user_id = %s and is_active"
+    assert db.execute(facts.encode(), (user,)).fetchall() == [(original,)]
+    both = state(db)
+    count, cleaned = clean(db, user, 90)
+    assert count == 1
+    assert one(db, "select public.cleanup_expired_blobs(%s, %s)", (user, cleaned)) == 1
+    assert one(db, "select array_agg(memory_id) from public.memory_embeddings") is None
+    assert one(db, "select array_agg(distinct by) from public.hygiene_batches") == [operator]
+
+    for batch, was in ((cleaned, both), (second, marked), (first, before)):
+        assert set(undo(db, user, batch).values()) == {None}
+        assert state(db) == was
+    db.execute("reset role")
+    assert state(db) == before
 
 
 # the word sets ----------------------------------------------------------------------------------------------------
