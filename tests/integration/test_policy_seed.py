@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -381,6 +382,16 @@ def weakened(made: Policy, how: str) -> str | None:
     return f"alter policy {name} on {table} {'using' if how == 'using' else 'with check'} (true)"
 
 
+@contextmanager
+def applied(text: str, url: str, folder: Path) -> Iterator[tuple[Connection, Definitions]]:
+    """The definitions on the ground that they are for."""
+    (folder / "app.toml").write_text(text)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute((GROUND + SERVICE).encode())
+        PolicyManager(settings=Settings(url=url, policies=folder)).apply()
+        yield conn, read_definitions(folder)
+
+
 MUTANT = {"using": "USING true", "check": "WITH CHECK true", "dropped": "dropped"}
 
 
@@ -393,12 +404,7 @@ MUTANT = {"using": "USING true", "check": "WITH CHECK true", "dropped": "dropped
 def test_definitions_at_random_isolate_and_a_weaker_policy_is_seen(
     text: str, choice: int, make_database: Callable[..., str], tmp_path: Path
 ) -> None:
-    url = make_database()
-    (tmp_path / "app.toml").write_text(text)
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute((GROUND + SERVICE).encode())
-        PolicyManager(settings=Settings(url=url, policies=tmp_path)).apply()
-        declared = read_definitions(tmp_path)
+    with applied(text, make_database(), tmp_path) as (conn, declared):
         report = attack(conn, declared, load_catalog(conn), server_version="v", server_kind="k")
         told = (report.verdict, report.leaks, report.vacuous, report.not_proven)
         assert told == ("isolated", (), (), ()), text
@@ -446,12 +452,7 @@ shared = { when = "level > 500", verbs = ["select"], to = ["authenticated"] }
 def test_a_members_right_that_is_lost_is_seen(
     text: str, lost: str, make_database: Callable[..., str], tmp_path: Path
 ) -> None:
-    url = make_database()
-    (tmp_path / "app.toml").write_text(text)
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute((GROUND + SERVICE).encode())
-        PolicyManager(settings=Settings(url=url, policies=tmp_path)).apply()
-        declared = read_definitions(tmp_path)
+    with applied(text, make_database(), tmp_path) as (conn, declared):
         whole = attack(conn, declared, load_catalog(conn), server_version="v", server_kind="k")
         assert (whole.verdict, whole.leaks, whole.vacuous) == ("isolated", (), ())
         name = "dbops_tenant_" + lost
