@@ -67,14 +67,15 @@ def memories(url: str, rows: int) -> tuple[str, str]:
             [max(rows * 9 // 10 // PER_USER, 1)],
         )
         conn.execute(
-            "insert into public.user_memories (user_id, fact, memory_type) "
-            "select u.id, 'the fact of number ' || n, 'fact' from auth.users u, generate_series(1, %s) n",
+            "insert into public.user_memories (user_id, fact, memory_type, created_at) "
+            "select u.id, 'the fact of number ' || n, 'fact', now() - n * interval '1 s' "
+            "from auth.users u, generate_series(1, %s) n",
             [min(rows, PER_USER)],
         )
         conn.execute(
-            "insert into public.user_memories (user_id, fact, memory_type) "
-            "select (select min(id::text)::uuid from auth.users), 'the fact of number ' || n, 'fact' "
-            "from generate_series(1, %s) n",
+            "insert into public.user_memories (user_id, fact, memory_type, created_at) "
+            "select (select min(id::text)::uuid from auth.users), 'the fact of number ' || n, 'fact', "
+            "now() - interval '1 day' - n * interval '1 s' from generate_series(1, %s) n",
             [rows // 10],
         )
         conn.execute("vacuum analyze public.user_memories")
