@@ -46,7 +46,11 @@ def room_in_memory() -> bool:
     if not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK | os.X_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
         return False
     known = re.search(r"^MemAvailable: +(\d+) kB$", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return known is not None and min(int(known[1]) * 1024, shutil.disk_usage(MEMORY).free) >= ROOM
+    room = [int(known[1]) * 1024 if known else 0, shutil.disk_usage(MEMORY).free]
+    most, now = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
+    if most.is_file() and (limit := most.read_text().strip()).isdigit():  # a container's own
+        room.append(int(limit) - int(now.read_text()))
+    return min(room) >= ROOM
 
 
 # for this process and all that it starts, if nobody chose a place; what pytest keeps of its runs stays on the disk
