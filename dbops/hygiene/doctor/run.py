@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ Answers = Mapping[str, Callable[[], Iterable[Problem]]]
 _ROOM = "hygiene/doctor"
 _TOGETHER = 50  # targets that one statement looks at
 _MOST = 200  # findings of one check that are told
+_ROLLBACKS = 100  # tries
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,24 @@ def _run(patient: _Patient, check: Check, limits: Mapping[str, Limit], answers: 
         try:
             with _transaction(patient):
                 _examine(patient, check, limits, told)
-        except psycopg.OperationalError as error:
+        except psycopg.Error as error:
+            _end(patient.conn)
             if patient.conn.closed:
                 raise
             told.not_checked.append(NotChecked(check.name, _reason(error)))
-        except psycopg.Error as error:
-            told.not_checked.append(NotChecked(check.name, _reason(error)))
     return told
+
+
+def _end(conn: Connection) -> None:
+    """The transaction that failed is over. A time-out that is very short hits its ROLLBACK as well: again, then."""
+    import psycopg
+    from psycopg.pq import TransactionStatus
+
+    for _ in range(_ROLLBACKS):
+        if conn.closed or conn.info.transaction_status == TransactionStatus.IDLE:
+            return
+        with suppress(psycopg.errors.QueryCanceled):
+            conn.rollback()
 
 
 def _answer(check: Check, answers: Answers, told: _Told) -> None:
