@@ -17,7 +17,7 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, LiteralString
 
 import numpy as np
 import psycopg
@@ -34,6 +34,10 @@ Connection = psycopg.Connection[Any]
 THRESHOLD = 0.85
 SETS = "select count(*) from public.find_duplicate_sets(%s, %s)"
 PAIRS = "select a, b from public.find_duplicate_pairs(%s, %s)"
+TRIGGER: dict[str, LiteralString] = {
+    "without": "alter table public.user_memories disable trigger user_memories_tokens_insert",
+    "with": "alter table public.user_memories enable trigger user_memories_tokens_insert",
+}
 INSERT = "insert into public.user_memories (user_id, id, fact, memory_type) select user_id, id, fact, 'fact' from facts where n > %s and n <= %s order by n"
 
 
@@ -109,25 +113,24 @@ def add(conn: Connection, rows: Sequence[tuple[int, str]]) -> None:
 
 def trigger(conn: Connection, rows: int, rounds: int) -> None:
     part = min(rows // 2, 100_000)
-    times: dict[str, list[float]] = {"disable": [], "enable": []}
+    times: dict[str, list[float]] = {"without": [], "with": []}
     for number in range(rounds * 2):
-        state = ("disable", "enable")[number % 2]
+        state = ("without", "with")[number % 2]
         conn.execute("truncate public.user_memories cascade")
-        conn.execute(f"alter table public.user_memories {state} trigger user_memories_tokens_insert".encode())
+        conn.execute(TRIGGER[state])
         times[state].append(seconds(lambda: conn.execute(INSERT.encode(), (0, part))))
-    without, with_ = (statistics.median(times[state]) for state in ("disable", "enable"))
-    for state, what in (("disable", "without"), ("enable", "with")):
-        least, most = min(times[state]), max(times[state])
-        middle = statistics.median(times[state])
-        print(f"  {part:,} memories in one INSERT, {what} the trigger: {middle:.2f} s   {least:.2f} to {most:.2f}")
-    told("the trigger's cost, of the insert without it", (with_ / without - 1) * 100, 30, "%")
+    middle = {state: statistics.median(took) for state, took in times.items()}
+    for state, took in times.items():
+        spread = f"{middle[state]:.2f} s   {min(took):.2f} to {max(took):.2f}"
+        print(f"  {part:,} memories in one INSERT, {state} the trigger: {spread}")
+    told("the trigger's cost, of the insert without it", (middle["with"] / middle["without"] - 1) * 100, 30, "%")
     conn.execute("truncate public.user_memories cascade")
 
 
 def fill(conn: Connection, rows: int) -> None:
-    conn.execute("alter table public.user_memories disable trigger user_memories_tokens_insert")
+    conn.execute(TRIGGER["without"])
     conn.execute(INSERT.encode(), (0, rows))
-    conn.execute("alter table public.user_memories enable trigger user_memories_tokens_insert")
+    conn.execute(TRIGGER["with"])
     conn.execute("vacuum analyze public.user_memories")
     conn.execute("drop index public.memory_tokens_size")
     longest = 0.0
